@@ -1,0 +1,27 @@
+"""INT8 exports of Ultralytics YOLO models that still detect. Importing this patches Ultralytics; `disable` undoes it.
+
+Example:
+    >>> import yolo_edgequant
+    >>> from ultralytics import YOLO
+    >>> YOLO("yolov8n.pt").export(format="tflite", quantize=8, data="coco128.yaml")  # doctest: +SKIP
+    'yolov8n_full_integer_quant.tflite'
+"""
+
+import os
+from importlib.util import find_spec
+
+__version__ = "0.1.0"
+
+from .errors import EdgeQuantError
+from .options import ExportOptions, options
+from .upstream import REGISTRY
+
+__all__ = ["EdgeQuantError", "ExportOptions", "describe", "disable", "enable", "options", "patched"]
+
+enable = REGISTRY.enable
+disable = REGISTRY.disable
+patched = REGISTRY.patched
+describe = REGISTRY.describe
+
+if find_spec("ultralytics") is not None:  # the runtime on a device does without
+    enable(force=os.environ.get("YOLO_EDGEQUANT_FORCE") == "1")

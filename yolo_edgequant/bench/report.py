@@ -1,0 +1,63 @@
+"""The rows of a bench as a table for people, and as JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from rich.table import Table
+
+from ..files import whole
+from .run import Row
+
+_COLUMNS = (
+    ("format", "format", "{}"),
+    ("head", "head", "{}"),
+    ("granularity", "weights", "{}"),
+    ("ranges", "ranges", "{}"),
+    ("map", "mAP50-95", "{:.4f}"),
+    ("map50", "mAP50", "{:.4f}"),
+    ("retention", "retention", "{:.1%}"),
+    ("latency_ms", "latency ms", "{:.1f}"),
+    ("size_mb", "size MB", "{:.2f}"),
+    ("export_s", "export s", "{:.1f}"),
+    ("peak_mb", "peak MB", "{:.0f}"),
+)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A table to print with Rich."""
+    made = Table(title="INT8 against FP32 of the same run")
+    for name, title, _ in _COLUMNS:
+        made.add_column(title, justify="left" if name in {"format", "head", "granularity", "ranges"} else "right")
+    for row in rows:
+        cells = ["-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in _COLUMNS]
+        if row.error:
+            cells[4] = "failed"
+        made.add_row(*cells, style="red" if row.error else "dim" if row.head == "stock" else None)
+    return made
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The same table for a README."""
+    lines = ["| " + " | ".join(title for _, title, _ in _COLUMNS) + " |", "| --- " * len(_COLUMNS) + "|"]
+    for row in rows:
+        cells = ["-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in _COLUMNS]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def save(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
+    """Write ``bench.json`` and ``bench.csv``, and return their paths."""
+    values = [asdict(row) for row in rows]
+    as_json, as_csv = folder / "bench.json", folder / "bench.csv"
+    with whole(as_json) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n")
+    with whole(as_csv) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer.writeheader()
+        writer.writerows(values)
+    return as_json, as_csv

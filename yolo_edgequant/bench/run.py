@@ -1,0 +1,242 @@
+"""Run the cases of a bench one after the other and collect their rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..errors import EdgeQuantError, OptionError
+from ..options import ExportOptions
+from ..processes import environment
+from ..targets.profiles import PROFILES, resolve
+
+#: Formats that this machine can run as well as make.
+FORMATS = tuple(name for name in PROFILES if name != "edgetpu")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all rows of a bench share.
+
+    Attributes:
+        model: checkpoint.
+        data: data set's YAML.
+        imgsz: (height, width) of the input.
+        calibration_split, validation_split: of the data set.
+        fraction: share of the calibration split to calibrate on, 0 to 1.
+        threads: of the interpreters when they are timed.
+    """
+
+    model: Path
+    data: Path
+    imgsz: tuple[int, int] = (640, 640)
+    calibration_split: str = "train"
+    validation_split: str = "val"
+    fraction: float = 1.0
+    threads: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; None where there is no such figure.
+
+    Attributes:
+        format: Ultralytics' name, or ``pytorch`` for the FP32 reference.
+        head, granularity, ranges: the options; ``stock`` for upstream's own export.
+        map, map50: mAP50-95 and mAP50, 0 to 1.
+        retention: mAP50-95 as a share of the FP32 row's.
+        latency_ms: median of the interpreter alone, milliseconds.
+        size_mb: of the file, 10^6 bytes.
+        export_s: seconds of the export call.
+        peak_mb: peak resident memory of the exporting process and its children, 10^6 bytes.
+        error: why there are no figures.
+    """
+
+    format: str
+    head: str
+    granularity: str = "-"
+    ranges: str = "-"
+    map: float | None = None
+    map50: float | None = None
+    retention: float | None = None
+    latency_ms: float | None = None
+    size_mb: float | None = None
+    export_s: float | None = None
+    peak_mb: float | None = None
+    error: str | None = None
+
+
+class WorkerError(EdgeQuantError, RuntimeError):
+    """A step of the bench failed in its process; the message is the last line it wrote."""
+
+
+def cases(
+    formats: Iterable[str], heads: Sequence[str], granularities: Sequence[str], ranges: Sequence[str], baseline: bool
+) -> list[Row]:
+    """The rows to fill: every possible combination, after each format's stock row if `baseline`.
+
+    Raises:
+        OptionError: a format is unknown, or it can hold none of the combinations.
+    """
+    rows = []
+    for name in formats:
+        if name not in FORMATS:
+            raise OptionError(f"format {name!r} is not one that bench can run: {', '.join(FORMATS)}")
+        if baseline:
+            rows.append(Row(name, "stock"))
+        found = []
+        for head in heads:
+            for granularity in granularities:
+                for estimator in ranges or (None,):
+                    try:
+                        request = resolve(PROFILES[name], ExportOptions(head, granularity, estimator))
+                    except OptionError:
+                        continue  # not every format has every combination; none at all is an error below
+                    found.append(Row(name, request.head, request.granularity, request.ranges))
+        if not found:
+            raise OptionError(
+                f"format {name!r} has none of head={','.join(heads)}, granularity={','.join(granularities)}, "
+                f"ranges={','.join(ranges)}"
+            )
+        rows += found
+    return rows
+
+
+def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[[str], None]) -> list[Row]:
+    """Fill the rows.
+
+    Args:
+        settings: what they share.
+        rows: from :func:`cases`; the FP32 reference is put in front of them.
+        folder: receives each row's exported file in a folder of its own.
+        report: told what is being done.
+
+    Returns:
+        All rows, the FP32 reference first. A row whose export failed has an error instead of figures.
+
+    Raises:
+        WorkerError: the FP32 model could not be validated, so there is nothing to compare with.
+    """
+    validation = {
+        "data": str(settings.data.resolve()),
+        "imgsz": max(settings.imgsz),
+        "split": settings.validation_split,
+    }
+    report("validating the FP32 model")
+    reference, _ = _step("validate", {"path": str(settings.model.resolve()), "stock": True, **validation}, folder)
+    done = [Row("pytorch", "fp32", map=reference["map"], map50=reference["map50"], retention=1.0)]
+    paths: dict[int, str] = {}
+    for number, row in enumerate(rows, 1):
+        name = f"{row.format} {row.head} {row.granularity} {row.ranges}"
+        place = folder / name.replace(" -", "").replace(" ", "_")
+        try:
+            report(f"[{number}/{len(rows)}] exporting {name}")
+            made, peak = _step("export", _export_arguments(settings, row, place), place)
+            report(f"[{number}/{len(rows)}] validating {name}")
+            seen, _ = _step("validate", {"path": made["path"], "stock": row.head == "stock", **validation}, place)
+        except WorkerError as error:
+            done.append(replace(row, error=str(error)))
+            continue
+        paths[len(done)] = made["path"]
+        done.append(
+            replace(
+                row,
+                map=seen["map"],
+                map50=seen["map50"],
+                retention=seen["map"] / reference["map"] if reference["map"] else None,
+                size_mb=made["bytes"] / 1e6,
+                export_s=made["seconds"],
+                peak_mb=peak / 1e6,
+            )
+        )
+    if paths:
+        report(f"timing {len(paths)} files in turns")
+        arguments = {"paths": list(paths.values()), "imgsz": list(settings.imgsz), "threads": settings.threads}
+        times, _ = _step("latency", arguments, folder)
+        for index, milliseconds in zip(paths, times["milliseconds"], strict=True):
+            done[index] = replace(done[index], latency_ms=milliseconds)
+    return done
+
+
+def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, Any]:
+    place.mkdir(parents=True, exist_ok=True)
+    model = shutil.copy(settings.model, place)
+    stock = row.head == "stock"
+    ours = {} if stock else {"head": row.head, "granularity": row.granularity}
+    if not stock and row.ranges != "nncf":
+        ours["ranges"] = row.ranges
+    return {
+        "model": str(Path(model).resolve()),
+        "stock": stock,
+        "format": row.format,
+        "quantize": 8,
+        "data": str(settings.data.resolve()),
+        "split": settings.calibration_split,
+        "fraction": settings.fraction,
+        "imgsz": list(settings.imgsz),
+        **ours,
+    }
+
+
+def _step(name: str, arguments: dict[str, Any], folder: Path) -> tuple[dict[str, Any], int]:
+    """Run one step of the worker; its result, and the peak resident memory of its processes in bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder.resolve() / f"{name}.log"
+    with tempfile.TemporaryDirectory() as work, log.open("w") as output:
+        result = Path(work) / "result.json"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "yolo_edgequant.bench.worker", name, json.dumps(arguments), str(result)],
+            cwd=work,
+            env=environment(YOLO_AUTOINSTALL="False", YOLO_OFFLINE="True"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        peak = _watch(process)
+        if process.returncode or not result.is_file():
+            output.flush()
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            reason = lines[-1] if lines else f"exit status {process.returncode}"
+            raise WorkerError(f"{name} failed: {reason} (log: {log})")
+        return json.loads(result.read_text()), peak
+
+
+def _watch(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a process; the largest sum of resident memory seen over it and its children, in bytes."""
+    peak = 0
+    done = threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        root = psutil.Process(process.pid)
+        while not done.is_set():
+            total = 0
+            try:
+                family = [root, *root.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            for member in family:
+                try:
+                    total += member.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue  # it ended between the two calls
+            peak = max(peak, total)
+            time.sleep(0.02)
+
+    watcher = threading.Thread(target=sample, daemon=True)
+    watcher.start()
+    process.wait()
+    done.set()
+    watcher.join()
+    return peak

@@ -1,0 +1,125 @@
+"""One step of a bench in a process of its own: ``python -m yolo_edgequant.bench.worker STEP JSON``.
+
+The process makes time and memory comparable (nothing is imported or cached from the step before) and lets a stock
+export run without any patch. The result is written as JSON to the file named last.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_ROUNDS = 12
+_RUNS = 5
+
+
+def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
+    """Export and time it.
+
+    Args:
+        model: checkpoint; the file is written beside it.
+        stock: without our patches.
+        arguments: of ``model.export``.
+
+    Returns:
+        ``path`` of the file to validate, ``seconds`` of the export call, ``bytes`` of that file.
+    """
+    import yolo_edgequant
+
+    if stock:
+        yolo_edgequant.disable()
+        # upstream's saved_model export fetches this sample unless it is there; the bench works offline
+        sample = Path("calibration_image_sample_data_20x128x128x3_float32.npy")
+        np.save(sample, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
+    from ultralytics import YOLO
+
+    start = time.perf_counter()
+    made = Path(YOLO(model).export(**arguments))
+    seconds = time.perf_counter() - start
+    if arguments["format"] == "saved_model":
+        made = made / f"{Path(model).stem}_full_integer_quant.tflite"
+    size = sum(f.stat().st_size for f in made.rglob("*")) if made.is_dir() else made.stat().st_size
+    return {"path": str(made), "seconds": seconds, "bytes": size}
+
+
+def validate(path: str, stock: bool, **arguments: Any) -> dict[str, Any]:
+    """Validate a file.
+
+    Args:
+        path: checkpoint or exported file.
+        stock: without our patches.
+        arguments: of ``model.val``.
+
+    Returns:
+        ``map`` (mAP50-95) and ``map50``, 0 to 1.
+    """
+    import yolo_edgequant
+
+    if stock:
+        yolo_edgequant.disable()
+    from ultralytics import YOLO
+
+    metrics = YOLO(path).val(plots=False, verbose=False, batch=1, rect=False, workers=1, **arguments)
+    box = metrics.box
+    return {"map": float(box.map), "map50": float(box.map50)}
+
+
+def latency(paths: list[str], imgsz: list[int], threads: int) -> dict[str, Any]:
+    """Median time of the interpreter alone, for several files in turns, so that a noisy machine troubles all alike.
+
+    Args:
+        paths: ``.tflite`` files and OpenVINO folders.
+        imgsz: (height, width).
+        threads: of each interpreter.
+
+    Returns:
+        ``milliseconds``, one for each path.
+    """
+    runs = [_runner(Path(path), imgsz, threads) for path in paths]
+    times: list[list[float]] = [[] for _ in runs]
+    for run in runs:
+        run()
+    for _ in range(_ROUNDS):
+        for taken, run in zip(times, runs, strict=True):
+            for _ in range(_RUNS):
+                start = time.perf_counter()
+                run()
+                taken.append(time.perf_counter() - start)
+    return {"milliseconds": [1000 * float(np.median(taken)) for taken in times]}
+
+
+def _runner(path: Path, imgsz: list[int], threads: int) -> Callable[[], Any]:
+    """A function that runs the file once on noise that is already in place."""
+    random = np.random.default_rng(0)
+    if path.suffix == ".tflite":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(path), num_threads=threads)
+        interpreter.allocate_tensors()
+        source = interpreter.get_input_details()[0]
+        pixels = random.integers(0, 256, source["shape"])
+        integer = source["dtype"] != np.float32
+        values = pixels - 128 * (source["dtype"] == np.int8) if integer else pixels / 255
+        interpreter.set_tensor(source["index"], values.astype(source["dtype"]))
+        return interpreter.invoke
+    import openvino as ov
+
+    core = ov.Core()
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    compiled = core.compile_model(core.read_model(next(path.glob("*.xml"))), "CPU", hints)
+    image = random.random((1, 3, *imgsz), np.float32)
+    request = compiled.create_infer_request()
+    return lambda: request.infer([image], share_inputs=True, share_outputs=True)
+
+
+if __name__ == "__main__":
+    step, values, result = sys.argv[1:]
+    Path(result).write_text(
+        json.dumps({"export": export, "validate": validate, "latency": latency}[step](**json.loads(values)))
+    )

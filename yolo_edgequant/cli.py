@@ -1,0 +1,190 @@
+"""The shell command ``yolo-edgequant``."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from . import __version__, describe
+from .errors import EdgeQuantError, OptionError
+
+app = typer.Typer(
+    help="INT8 exports of Ultralytics YOLO models that still detect, for Coral Edge TPU, NXP i.MX8M Plus and Intel.",
+    epilog="Try it with nothing at hand: yolo-edgequant demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+
+Listed = Annotated[str, typer.Option(help="Comma-separated.")]
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line and exit status 1."""
+    try:
+        app()
+    except EdgeQuantError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}")
+        raise SystemExit(1) from None
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """Print the version."""
+    if show:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def export(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE...",
+            help="Ultralytics' arguments (model=, format=, data=, imgsz=, split=, fraction=, ...) and head=int8|float, "
+            "granularity=channel|tensor, ranges=activation|mse|percentile|minmax, io=int8|uint8|float.",
+        ),
+    ],
+) -> None:
+    """Export a checkpoint to an INT8 file.
+
+    Example: yolo-edgequant export model=yolov8n.pt format=tflite data=coco128.yaml head=float
+    """
+    values = _parse(arguments)
+    model = values.pop("model", None)
+    if model is None:
+        raise OptionError("model= is missing, for example model=yolov8n.pt")
+    _require_file(Path(str(model)), "model")
+    from ultralytics import YOLO
+
+    console.print(f"written: {YOLO(model).export(**{'quantize': 8, **values})}", soft_wrap=True)
+
+
+@app.command()
+def bench(
+    model: Annotated[Path, typer.Argument(help="Float checkpoint (.pt).")],
+    data: Annotated[Path, typer.Option(help="Data set YAML, for calibration and validation.")],
+    formats: Listed = "litert,tflite,openvino",
+    heads: Listed = "float,int8",
+    granularity: Listed = "channel",
+    ranges: Annotated[str, typer.Option(help="Comma-separated; empty for each format's default.")] = "",
+    baseline: Annotated[bool, typer.Option("--baseline", help="Add Ultralytics' own export of each format.")] = False,
+    imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
+    calibration_split: Annotated[str, typer.Option(help="Split to calibrate on.")] = "train",
+    fraction: Annotated[float, typer.Option(help="Share of that split to calibrate on, 0 to 1.")] = 1.0,
+    out: Annotated[Path | None, typer.Option(help="Folder to keep bench.json, bench.csv and the files in.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
+) -> None:
+    """Export, validate and time a model in several ways: one table, FP32 of the same run as the measure.
+
+    Example: yolo-edgequant bench yolov8n.pt --data coco.yaml --formats litert,openvino --baseline
+    """
+    from .bench.run import Settings
+
+    _require_file(model, "model")
+    _require_file(data, "data")
+    settings = Settings(model, data, _size(imgsz), calibration_split, fraction=fraction)
+    _bench(settings, formats, heads, granularity, ranges, baseline, out or Path("bench"), markdown)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder to keep everything in; a temporary one if left out.")] = None,
+) -> None:
+    """Show it all on a small detector and on images that are drawn on the spot; needs no file and no network."""
+    from .bench.run import Settings
+    from .demo.draw import data_set
+    from .demo.train import SIZE, WEIGHTS
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        console.print("drawing 128 images to calibrate on and 200 to validate on")
+        data = data_set(folder / "data", 128, 200, SIZE, seed=1)
+        settings = Settings(WEIGHTS, data, (SIZE, SIZE))
+        _bench(settings, "litert,tflite,openvino", "float,int8", "channel", "", True, folder / "bench", False)
+
+
+@app.command()
+def patches() -> None:
+    """Print every patch of Ultralytics as a diff against the installed version."""
+    typer.echo(describe())
+
+
+def _bench(
+    settings: Any, formats: str, heads: str, granularity: str, ranges: str, baseline: bool, out: Path, markdown: bool
+) -> None:
+    from .bench import report
+    from .bench.run import cases, run
+
+    rows = cases(_list(formats), _list(heads), _list(granularity), _list(ranges), baseline)
+    with console.status("starting") as status:
+
+        def tell(step: str) -> None:
+            status.update(step)
+            if not console.is_terminal:
+                console.print(step, soft_wrap=True)
+
+        done = run(settings, rows, out, tell)
+    console.print(report.table(done), width=None if console.is_terminal else 140)
+    if markdown:
+        typer.echo(report.markdown(done))
+    for row in done:
+        if row.error:
+            console.print(f"[red]{row.format} {row.head}:[/red] {escape(row.error)}", soft_wrap=True)
+    as_json, as_csv = report.save(done, out)
+    console.print(f"written: {as_json} and {as_csv}", soft_wrap=True)
+    if any(row.error for row in done):
+        raise typer.Exit(1)
+
+
+def _parse(arguments: list[str]) -> dict[str, Any]:
+    """``key=value`` arguments by Ultralytics' own rules of typing.
+
+    Raises:
+        OptionError: an argument has no ``=``.
+    """
+    from ultralytics.cfg import smart_value
+
+    values = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise OptionError(f"{argument!r} is not of the form key=value")
+        values[key] = smart_value(value)
+    return values
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``640`` or ``480,640`` as (height, width).
+
+    Raises:
+        OptionError: the text is neither.
+    """
+    try:
+        sides = [int(part) for part in _list(text)]
+    except ValueError:
+        sides = []
+    if len(sides) not in {1, 2} or min(sides) <= 0:
+        raise OptionError(f"--imgsz {text!r} is neither a number nor height,width")
+    return (sides[0], sides[-1])
+
+
+def _require_file(path: Path, what: str) -> None:
+    """Stop early on a missing file, which Ultralytics would go and fetch.
+
+    Raises:
+        OptionError: there is no such file.
+    """
+    if not path.is_file():
+        raise OptionError(f"{what} '{path}' not found (looked in {Path.cwd()})")

@@ -1,0 +1,1 @@
+"""From PyTorch to the float graph of each format."""

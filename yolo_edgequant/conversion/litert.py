@@ -1,0 +1,52 @@
+"""PyTorch to a float ``.tflite`` by litert-torch."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import MissingToolError
+
+_lock = threading.Lock()  # neither torch.export nor MLIR's contexts are made for several threads at once
+
+
+def to_tflite(model: nn.Module, image: torch.Tensor, channels_last: bool) -> bytes:
+    """Convert a model.
+
+    Args:
+        model: in evaluation mode, with fixed shapes.
+        image: an example input, (B, C, H, W) float32.
+        channels_last: let the file take (B, H, W, C), and give outputs of four dimensions the same way.
+
+    Returns:
+        The content of a float32 ``.tflite`` file with one signature, ``serving_default``.
+
+    Raises:
+        MissingToolError: litert-torch is not installed.
+    """
+    try:
+        import litert_torch
+    except ImportError as error:
+        raise MissingToolError(
+            f"litert-torch is needed for .tflite files ({error}); install it with: pip install 'yolo-edgequant[litert]'"
+        ) from None
+    from litert_torch.progress import config
+
+    with _lock, torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        show, config.show_progress = config.show_progress, False
+        try:
+            if channels_last:
+                made = model(image)
+                made = made if isinstance(made, (tuple, list)) else (made,)
+                maps = [i for i, output in enumerate(made) if output.ndim == 4]
+                model = litert_torch.to_channel_last_io(model, args=[0], outputs=maps)
+                image = image.permute(0, 2, 3, 1).contiguous()
+            path = Path(folder) / "model.tflite"
+            litert_torch.convert(model.eval(), (image,)).export(str(path))
+            return path.read_bytes()
+        finally:
+            config.show_progress = show

@@ -1,0 +1,45 @@
+"""Every exception that yolo_edgequant raises on purpose.
+
+All derive from :class:`EdgeQuantError`, whose message is one line for the user: what is wrong, the value seen, what to
+do. Anything else that escapes is a defect of ours.
+"""
+
+
+class EdgeQuantError(Exception):
+    """Base of all errors below."""
+
+
+class OptionError(EdgeQuantError, ValueError):
+    """An export option is unknown, has a value outside its choices, or cannot be combined with another."""
+
+
+class CalibrationError(EdgeQuantError, ValueError):
+    """The calibration data is missing, empty or does not fit the model's input."""
+
+
+class UnsupportedModelError(EdgeQuantError, ValueError):
+    """The model cannot be quantised: not a YOLO model, an unknown head, or quantised already."""
+
+
+class RecipeError(EdgeQuantError, RuntimeError):
+    """A rule of a quantisation recipe matched nothing in the graph, so the file would not be what was asked for."""
+
+
+class MissingToolError(EdgeQuantError, RuntimeError):
+    """A package or program that the target needs is not installed."""
+
+
+class ConversionError(EdgeQuantError, RuntimeError):
+    """A converter between model formats failed."""
+
+
+class CompilerError(EdgeQuantError, RuntimeError):
+    """A vendor's compiler was there and failed."""
+
+
+class UnsupportedVersionError(EdgeQuantError, RuntimeError):
+    """The installed Ultralytics is outside the range that the patches were tested with."""
+
+
+class OutputError(EdgeQuantError, OSError):
+    """The result could not be written, for example because the disk is full; nothing half-written was left."""

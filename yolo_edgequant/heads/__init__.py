@@ -1,0 +1,1 @@
+"""Detection heads: the arithmetic that turns convolution outputs into boxes and scores."""

@@ -1,0 +1,1 @@
+"""From a float graph and images to an INT8 graph."""

@@ -1,0 +1,144 @@
+"""A ``.tflite`` graph to look at: which operator makes a tensor, which ones read it, where the head begins.
+
+Names are no guide (each converter has its own), so everything here goes by topology and by the constants' values.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_quantizer.utils import tfl_flatbuffer_utils
+
+_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+
+#: Operators that multiply by weights, and the position of the weights among their inputs.
+_WEIGHTS_INPUT = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operator of the graph.
+
+    Attributes:
+        index: position in execution order.
+        kind: TFLite's name, for example ``CONV_2D``; ``CUSTOM`` for operators that are not built in.
+        inputs: tensor indices; absent optional inputs are left out.
+        outputs: tensor indices.
+    """
+
+    index: int
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class Graph:
+    """The main subgraph of a ``.tflite`` model.
+
+    Args:
+        content: the file's bytes; anything appended behind the flatbuffer (Ultralytics' metadata) is ignored.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._model = tfl_flatbuffer_utils.read_model(content)
+        self._subgraph = self._model.subgraphs[0]
+        self.operations = [
+            Operation(
+                index,
+                _KINDS[self._model.operatorCodes[op.opcodeIndex].builtinCode],
+                tuple(int(i) for i in op.inputs if i >= 0),
+                tuple(int(i) for i in op.outputs),
+            )
+            for index, op in enumerate(self._subgraph.operators)
+        ]
+        self.inputs: tuple[int, ...] = tuple(int(i) for i in self._subgraph.inputs)
+        self.outputs: tuple[int, ...] = tuple(int(i) for i in self._subgraph.outputs)
+
+    @cached_property
+    def producer(self) -> dict[int, Operation]:
+        """The operation that writes each tensor; constants and graph inputs have none."""
+        return {tensor: op for op in self.operations for tensor in op.outputs}
+
+    @cached_property
+    def consumers(self) -> dict[int, list[Operation]]:
+        """The operations that read each tensor, in execution order."""
+        readers: dict[int, list[Operation]] = defaultdict(list)
+        for op in self.operations:
+            for tensor in op.inputs:
+                readers[tensor].append(op)
+        return readers
+
+    def name(self, tensor: int) -> str:
+        """The tensor's name in the file."""
+        return tfl_flatbuffer_utils.get_tensor_name(self._subgraph.tensors[tensor])
+
+    def shape(self, tensor: int) -> tuple[int, ...]:
+        """The tensor's shape, as stored."""
+        shape = self._subgraph.tensors[tensor].shape
+        return () if shape is None else tuple(int(n) for n in shape)
+
+    def dtype(self, tensor: int) -> str:
+        """The tensor's element type by TFLite's name, for example ``FLOAT32`` or ``INT8``."""
+        return _DTYPES[self._subgraph.tensors[tensor].type]
+
+    def constant(self, tensor: int) -> np.ndarray | None:
+        """The value of a float32 constant, or None for a tensor that is computed or has another type."""
+        info = self._subgraph.tensors[tensor]
+        data = self._model.buffers[info.buffer].data
+        if tensor in self.producer or data is None or info.type != schema.TensorType.FLOAT32:
+            return None
+        return np.frombuffer(np.asarray(data).tobytes(), np.float32).reshape(self.shape(tensor))
+
+    def activations(self) -> list[int]:
+        """Every float32 tensor that depends on the input: the graph's inputs, then operators' outputs in order."""
+        computed = [t for op in self.operations for t in op.outputs]
+        return [t for t in (*self.inputs, *computed) if self._subgraph.tensors[t].type == schema.TensorType.FLOAT32]
+
+    def silu(self, tensor: int) -> int | None:
+        """The output of ``x * sigmoid(x)`` if `tensor` is such an ``x`` and nothing else reads it, else None."""
+        readers = self.consumers[tensor]
+        if sorted(op.kind for op in readers) != ["LOGISTIC", "MUL"]:
+            return None
+        gate = next(op for op in readers if op.kind == "LOGISTIC")
+        product = next(op for op in readers if op.kind == "MUL")
+        return product.outputs[0] if set(product.inputs) == {tensor, gate.outputs[0]} else None
+
+    def is_layer(self, op: Operation) -> bool:
+        """True for a convolution or matrix product with trained weights.
+
+        The DFL convolution (weights 0, 1, 2, …) is not one: it takes an expectation and belongs to the head.
+        """
+        position = _WEIGHTS_INPUT.get(op.kind)
+        if position is None:
+            return False
+        weights = self.constant(op.inputs[position])
+        if weights is None:
+            return False
+        return not (weights.size > 1 and np.array_equal(weights.ravel(), np.arange(weights.size)))
+
+    def _ends_layer(self, op: Operation) -> bool:
+        """True for a layer, and for the multiplication that closes the SiLU behind one."""
+        if self.is_layer(op):
+            return True
+        return op.kind == "MUL" and any(
+            self.silu(t) == op.outputs[0] and t in self.producer and self.is_layer(self.producer[t]) for t in op.inputs
+        )
+
+    def head(self, tensors: Iterable[int] | None = None) -> list[Operation]:
+        """Head #3: every operation between the last trained layers and the graph's outputs, in execution order."""
+        pending = list(self.outputs if tensors is None else tensors)
+        found: dict[int, Operation] = {}
+        while pending:
+            op = self.producer.get(pending.pop())
+            if op is not None and op.index not in found and not self._ends_layer(op):
+                found[op.index] = op
+                pending.extend(op.inputs)
+        return [found[index] for index in sorted(found)]
+
+
+_DTYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}

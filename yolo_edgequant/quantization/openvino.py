@@ -1,0 +1,109 @@
+"""Float OpenVINO graph to INT8 with NNCF, Head #3 kept out of it by a scope found in the graph."""
+
+from __future__ import annotations
+
+import logging
+
+import nncf
+import numpy as np
+import openvino as ov
+
+from ..errors import RecipeError
+
+LOGGER = logging.getLogger("yolo_edgequant")
+
+_LAYERS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
+_PASSIVE = {"Constant", "Parameter", "Result", "Convert", "ShapeOf"}
+
+
+def head(model: ov.Model) -> list[str]:
+    """The names of Head #3: every operation between the last trained layers and the results.
+
+    The DFL convolution (weights 0, 1, 2, …) belongs to it, as in :class:`.graph.Graph`.
+    """
+    pending = [result.input_value(0).get_node() for result in model.get_results()]
+    found: dict[str, ov.Node] = {}
+    while pending:
+        node = pending.pop()
+        name = node.get_friendly_name()
+        if name in found or node.get_type_name() in _PASSIVE or _ends_layer(node):
+            continue
+        found[name] = node
+        pending.extend(value.get_node() for value in node.input_values())
+    return sorted(found)
+
+
+def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int | None) -> ov.Model:
+    """Quantise weights and activations to INT8.
+
+    Args:
+        model: the float model.
+        images: the calibration set; iterated once.
+        kind: ``float`` keeps all of Head #3 in float, ``int8`` only the last operation before each result.
+        count: number of batches in `images`, all of which are used; None for NNCF's default.
+
+    Raises:
+        RecipeError: the scope matched nothing, or something in it was quantised all the same.
+    """
+    scope = head(model) if kind == "float" else _last(model)
+    if not scope:
+        raise RecipeError(
+            "the ignored scope of Head #3 matched nothing: no arithmetic lies between the last trained layers and the "
+            "results of this model"
+        )
+    LOGGER.info("Head #3: %d operations in float (NNCF ignored scope)", len(scope))
+    quantised = nncf.quantize(
+        model,
+        images,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=count or 300,
+        ignored_scope=nncf.IgnoredScope(names=scope),
+    )
+    _assert_float(quantised, set(scope))
+    return quantised
+
+
+def _ends_layer(node: ov.Node) -> bool:
+    """True for a layer with trained weights, the addition of its bias, and the SiLU behind it."""
+    kind = node.get_type_name()
+    if kind in _LAYERS:
+        weights = _constant(node.input_value(1).get_node())
+        if weights is None:
+            return False  # a product of two activations, as in attention
+        return not (weights.size > 1 and np.array_equal(weights.ravel(), np.arange(weights.size)))
+    if kind == "Swish":
+        return _ends_layer(node.input_value(0).get_node())
+    if kind == "Add":
+        operands = [value.get_node() for value in node.input_values()]
+        return any(
+            _constant(b) is not None and a.get_type_name() in _LAYERS and _ends_layer(a)
+            for a, b in (operands, operands[::-1])
+        )
+    return False
+
+
+def _constant(node: ov.Node) -> np.ndarray | None:
+    while node.get_type_name() in {"Convert", "Reshape"}:
+        node = node.input_value(0).get_node()
+    return node.get_data() if node.get_type_name() == "Constant" else None
+
+
+def _last(model: ov.Model) -> list[str]:
+    return sorted({result.input_value(0).get_node().get_friendly_name() for result in model.get_results()})
+
+
+def _assert_float(model: ov.Model, scope: set[str]) -> None:
+    """NNCF reports no scope that it ignored in vain, so look."""
+    for node in model.get_ops():
+        if node.get_friendly_name() in scope:
+            for value in node.input_values():
+                source = value.get_node()
+                if source.get_type_name() == "FakeQuantize" and _reads_only(source, scope):
+                    raise RecipeError(
+                        f"'{node.get_friendly_name()}' should have stayed in float but its input is quantised"
+                    )
+
+
+def _reads_only(quantiser: ov.Node, scope: set[str]) -> bool:
+    """True if nothing outside the scope reads the quantiser's output."""
+    return all(target.get_node().get_friendly_name() in scope for target in quantiser.output(0).get_target_inputs())

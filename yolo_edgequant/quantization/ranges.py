@@ -1,0 +1,171 @@
+"""From statistics to ranges: which interval of each activation the 8 bits cover.
+
+Every estimator reads the same :class:`~.calibration.Statistics`; none runs the model.
+
+``minmax``
+    The extremes that were seen. Nothing is clipped.
+``percentile``
+    The interval that holds 99.99 % of the values.
+``mse``
+    The interval with the least squared error of the quantised values themselves.
+``activation``
+    The interval with the least squared error *after* what reads the tensor: SiLU as the 8-bit files compute it (an
+    8-bit sigmoid, then a multiplication), or a sigmoid whose scores below one in two thousand count as nothing. A
+    pre-activation of -20 and one of -8 are the same after SiLU, so min-max ranges spend bits on telling them apart.
+    Tensors that nothing of the kind reads keep their extremes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .calibration import Statistics
+from .graph import Graph
+
+#: Tensor index to (low, high), in the tensor's own units.
+Ranges = dict[int, tuple[float, float]]
+
+_LEVELS = 255  # steps between the ends of an 8-bit range
+_SCORE_FLOOR = 5e-4  # half of the lowest confidence that Ultralytics' validation looks at (0.001)
+_PERCENTILE = 99.99
+
+_LOW_STEPS = np.linspace(0.02, 1.0, 50)
+_HIGH_STEPS = np.linspace(0.3, 1.0, 36)
+
+
+def estimate(name: str, graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+    """Choose a range for every activation.
+
+    Args:
+        name: a key of :data:`ESTIMATORS`.
+        graph: the float graph.
+        statistics: per tensor index, from :func:`.calibration.collect`.
+
+    Returns:
+        A range for each tensor of `statistics`; every range contains 0, as TFLite's kernels require of padding.
+    """
+    ranges = ESTIMATORS[name](graph, statistics)
+    return {tensor: (min(low, 0.0), max(high, 0.0)) for tensor, (low, high) in ranges.items()}
+
+
+def histogram_tensors(name: str, graph: Graph) -> set[int]:
+    """The tensors of which the estimator `name` needs a histogram."""
+    if name == "minmax":
+        return set()
+    if name == "activation":
+        return {t for t in graph.activations() if graph.silu(t) is not None or _feeds_score(graph, t)}
+    return set(graph.activations())
+
+
+def minmax(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+    """The extremes of each activation."""
+    return {tensor: (s.minimum, s.maximum) for tensor, s in statistics.items()}
+
+
+def percentile(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+    """The central 99.99 % of each activation's values."""
+    ranges = {}
+    for tensor, s in statistics.items():
+        centres, counts = s.histogram.occupied()
+        share = np.cumsum(counts) / counts.sum()
+        tail = (100 - _PERCENTILE) / 200
+        low = centres[np.searchsorted(share, tail)]
+        high = centres[min(np.searchsorted(share, 1 - tail), len(centres) - 1)]
+        ranges[tensor] = (max(s.minimum, float(low)), min(s.maximum, float(high)))
+    return ranges
+
+
+def mse(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+    """The range of each activation with the least squared quantisation error."""
+    return {tensor: _search(s, lambda x, low, high: _quantise(x, low, high) - x) for tensor, s in statistics.items()}
+
+
+def activation(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+    """The range with the least squared error after the SiLU or sigmoid that reads the tensor; else the extremes."""
+    ranges = minmax(graph, statistics)
+    for tensor, s in statistics.items():
+        product = graph.silu(tensor)
+        if product is not None:
+            low, high = _search(s, _silu_error)
+            ranges[tensor] = (low, high)
+            ranges[product] = _silu_range(low, high)
+        elif _feeds_score(graph, tensor):
+            low, high = _search(s, _score_error)
+            ranges[tensor] = (low, s.maximum)  # the highest scores are few and matter most: never clip them
+    return ranges
+
+
+ESTIMATORS: dict[str, Callable[[Graph, dict[int, Statistics]], Ranges]] = {
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mse,
+    "activation": activation,
+}
+
+#: Operators that move values without changing them.
+_MOVES = {"TRANSPOSE", "RESHAPE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT"}
+
+
+def _feeds_score(graph: Graph, tensor: int) -> bool:
+    """True if all that reads the tensor is, after mere moves, a sigmoid that is not part of a SiLU."""
+    if graph.silu(tensor) is not None or tensor in graph.outputs:
+        return False
+    readers = graph.consumers[tensor]
+    return bool(readers) and all(
+        op.kind == "LOGISTIC" or (op.kind in _MOVES and all(_feeds_score(graph, t) for t in op.outputs))
+        for op in readers
+    )
+
+
+def _search(s: Statistics, error: Callable[[np.ndarray, float, float], np.ndarray]) -> tuple[float, float]:
+    """The (low, high) within the extremes, 0 included, with the least mean square of ``error(values, low, high)``.
+
+    Coordinate descent over relative steps: first the upper end, then the lower, until neither moves.
+    """
+    values, counts = s.histogram.occupied()
+    weights = counts / counts.sum()
+    least, greatest = min(s.minimum, 0.0), max(s.maximum, 0.0)
+
+    def cost(low: float, high: float) -> float:
+        return float(weights @ np.square(error(values, low, high))) if high > low else np.inf
+
+    low, high = least, greatest
+    for _ in range(4):
+        before = (low, high)
+        high = min((greatest * step for step in _HIGH_STEPS), key=lambda h: cost(low, h))
+        low = min((least * step for step in _LOW_STEPS), key=lambda v: cost(v, high))
+        if (low, high) == before:
+            break
+    return low, high
+
+
+def _quantise(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Round to the 256 values that cover [low, high], clipping what lies outside."""
+    scale = (high - low) / _LEVELS
+    zero = np.round(-low / scale)
+    return (np.clip(np.round(values / scale) + zero, 0, _LEVELS) - zero) * scale
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-values))
+
+
+def _silu_range(low: float, high: float) -> tuple[float, float]:
+    """The values that SiLU takes on [low, high]; its minimum, -0.2785, lies at -1.2785."""
+    at = np.array([low, min(max(-1.2785, low), 0.0), high])
+    values = at * _sigmoid(at)
+    return float(values.min()), float(values.max())
+
+
+def _silu_error(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Error of SiLU computed as the integer kernels do: 8-bit input, sigmoid in steps of 1/256, 8-bit product."""
+    quantised = _quantise(values, low, high)
+    gate = np.minimum(np.round(_sigmoid(quantised) * 256), 255) / 256
+    return _quantise(quantised * gate, *_silu_range(low, high)) - values * _sigmoid(values)
+
+
+def _score_error(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Error of the sigmoid of quantised values, scores below the floor counting as the floor."""
+    return np.maximum(_sigmoid(_quantise(values, low, high)), _SCORE_FLOOR) - np.maximum(_sigmoid(values), _SCORE_FLOOR)

@@ -1,0 +1,1 @@
+"""One profile for each export format, as data."""

@@ -1,0 +1,64 @@
+"""All that knows Ultralytics' internals: one module a seam, and the list of patches.
+
+Importing this imports neither Ultralytics nor torch.
+"""
+
+from ..patching import Patch, Registry
+from . import backends, convert, export
+
+_TESTED = "==8.4.190"
+
+REGISTRY = Registry(
+    "ultralytics",
+    (
+        Patch(
+            "ultralytics.engine.model",
+            "Model.export",
+            export.model_export,
+            _TESTED,
+            "take head, granularity, ranges and io in the standard call",
+        ),
+        Patch(
+            "ultralytics.engine.exporter",
+            "Exporter.__call__",
+            export.exporter_call,
+            _TESTED,
+            "send INT8 exports to the converters below, bring format='tflite' back, check all input before any work",
+        ),
+        Patch(
+            "ultralytics.engine.exporter",
+            "Exporter.export_saved_model",
+            convert.export_saved_model,
+            _TESTED,
+            "one conversion and one calibration for all files, boxes normalised, memory that does not grow",
+        ),
+        Patch(
+            "ultralytics.utils.export.litert",
+            "torch2litert",
+            convert.torch2litert,
+            _TESTED,
+            "normalised head, ranges that look through the activation, Head #3 in float, NHWC and integer ends",
+        ),
+        Patch(
+            "ultralytics.utils.export.openvino",
+            "torch2openvino",
+            convert.torch2openvino,
+            _TESTED,
+            "keep the whole of Head #3 in float by a scope that is found in the graph and must match",
+        ),
+        Patch(
+            "ultralytics.nn.backends.litert",
+            "LiteRTBackend.forward",
+            backends.litert_forward,
+            _TESTED,
+            "round instead of truncating at the input, uint8 ends, decode by the file's metadata",
+        ),
+        Patch(
+            "ultralytics.nn.backends.tensorflow",
+            "TensorFlowBackend.forward",
+            backends.tensorflow_forward,
+            _TESTED,
+            "the same for compiled Edge TPU files",
+        ),
+    ),
+)

@@ -1,0 +1,69 @@
+"""Inference on our files: the ``.tflite`` backends' ends, for int8, uint8 and float alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from ultralytics.nn.backends import LiteRTBackend, TensorFlowBackend
+
+
+def litert_forward(
+    original: Callable[..., list[np.ndarray]], self: LiteRTBackend, im: torch.Tensor
+) -> list[np.ndarray]:
+    """``LiteRTBackend.forward``, by the contract in the file's metadata if the file is ours."""
+    if "edgequant" not in self.metadata or self.intel:
+        return original(self, im)
+    return _run(self, im.permute(0, 2, 3, 1) if self.nhwc else im, self.nhwc)
+
+
+def tensorflow_forward(
+    original: Callable[..., list[np.ndarray]], self: TensorFlowBackend, im: torch.Tensor
+) -> list[np.ndarray]:
+    """``TensorFlowBackend.forward``, by the metadata's contract if the file is ours and for the Edge TPU."""
+    if self.format != "edgetpu" or "edgequant" not in self.metadata:
+        return original(self, im)
+    return _run(self, im, True)
+
+
+def quantise(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Float32 values to the type of an interpreter's tensor, rounded; float tensors get them as they are."""
+    if details["dtype"] == np.float32:
+        return np.ascontiguousarray(values, np.float32)
+    scale, zero_point = details["quantization"]
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
+
+
+def dequantise(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """An interpreter's tensor as float32 values."""
+    if details["dtype"] == np.float32:
+        return values
+    scale, zero_point = details["quantization"]
+    return (values.astype(np.float32) - zero_point) * np.float32(scale)
+
+
+def _run(self: LiteRTBackend | TensorFlowBackend, image: torch.Tensor, channels_last: bool) -> list[np.ndarray]:
+    """Invoke the interpreter and return what upstream's postprocessing expects: boxes in pixels, maps NCHW."""
+    values = image.cpu().numpy()
+    height, width = values.shape[1:3] if channels_last else values.shape[2:4]
+    source = self.input_details[0]
+    self.interpreter.set_tensor(source["index"], quantise(values, source))
+    self.interpreter.invoke()
+    made = [dequantise(self.interpreter.get_tensor(d["index"]), d) for d in self.output_details]
+    if channels_last:
+        made = [y.transpose(0, 3, 1, 2) if y.ndim == 4 else y for y in made]
+    made.sort(key=lambda y: y.ndim)  # detections before prototypes
+    if self.task in {"detect", "segment", "pose", "obb"}:
+        detections = made[0]
+        detections[:, [0, 2]] *= width
+        detections[:, [1, 3]] *= height
+        if self.task == "pose":
+            first, dimension = 4 + len(self.names), self.kpt_shape[1]
+            detections[:, first::dimension] *= width
+            detections[:, first + 1 :: dimension] *= height
+    return made

@@ -1,0 +1,227 @@
+"""Upstream's converters, replaced inside an INT8 export of ours: from the exporter's model to finished files."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.progress import track
+
+from .. import __version__
+from ..errors import CompilerError, MissingToolError
+from ..files import whole
+from ..targets.profiles import Request
+from .export import active
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+    from ultralytics.engine.exporter import Exporter
+
+    from ..pipeline import Calibrated
+
+_FEW_IMAGES = 100
+
+
+def torch2litert(
+    original: Callable[..., str],
+    model: nn.Module,
+    im: torch.Tensor,
+    file: Path | str,
+    quantize: int | str | None = None,
+    calibration_dataset: DataLoader | None = None,
+    metadata: dict[str, Any] | None = None,
+    prefix: str = "",
+) -> str:
+    """``torch2litert``, which inside an INT8 export of ours writes the file that the request asks for."""
+    request = active()
+    if request is None:
+        return original(model, im, file, quantize, calibration_dataset, metadata, prefix)
+    from ..pipeline import request_metadata
+
+    file = Path(file)
+    calibrated = _calibrated(model, im, calibration_dataset, request, prefix)
+    head = request.head if _decodes(model) else "int8"
+    content = calibrated.quantise(head, request.granularity, request.io)
+    tag = "int8" if request.profile.format == "litert" else "integer_quant" if head == "float" else "full_integer_quant"
+    path = file.with_name(f"{file.stem}_{tag}.tflite")
+    contract = {**(metadata or {}), "edgequant": request_metadata(request, __version__)}
+    _write(path, content, contract)
+    return _compile_edgetpu(path, contract, prefix) if request.profile.format == "edgetpu" else str(path)
+
+
+def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any, **kwargs: Any) -> tuple[str, None]:
+    """``Exporter.export_saved_model``, which inside an INT8 export of ours makes the same files, all of them right.
+
+    The SavedModel stays in float, as upstream's is; its ``.tflite`` files come from one conversion and one calibration.
+    """
+    request = active()
+    if request is None:
+        return original(self, *args, **kwargs)
+    from ai_edge_quantizer import quantizer, recipe
+    from ultralytics.utils import YAML, colorstr
+
+    from ..conversion.saved_model import to_saved_model
+    from ..pipeline import request_metadata
+
+    prefix = colorstr("TensorFlow SavedModel:")
+    folder = Path(str(self.file).replace(self.file.suffix, "_saved_model"))
+    stem = self.file.stem
+    with whole(folder) as temporary:
+        self.args.simplify = True
+        onnx_file = Path(self.export_onnx())
+        try:
+            to_saved_model(onnx_file, temporary)
+        finally:
+            onnx_file.unlink(missing_ok=True)
+        YAML.save(temporary / "metadata.yaml", self.metadata)
+        loader = self.get_int8_calibration_dataloader(prefix)
+        calibrated = _calibrated(self.model, self.im, loader, request, prefix)
+        head = request.head if _decodes(self.model) else "int8"
+        weights_only = quantizer.Quantizer(calibrated.content, recipe.dynamic_wi8_afp32())
+        half = quantizer.Quantizer(calibrated.content)
+        half.add_weight_only_config(".*", "*", 16, algorithm_key="float_casting")
+        files = {
+            "float32": calibrated.content,
+            "float16": bytes(half.quantize(enable_progress_report=False).quantized_model),
+            "int8": bytes(weights_only.quantize(enable_progress_report=False).quantized_model),
+            "integer_quant": calibrated.quantise(head, request.granularity, "float"),
+            "full_integer_quant": calibrated.quantise("int8", request.granularity, request.io),
+        }
+        for tag, content in files.items():
+            contract = {**self.metadata, "edgequant": request_metadata(request, __version__)}
+            contract["edgequant"].update(_PARTS.get(tag, {}))
+            _write(temporary / f"{stem}_{tag}.tflite", content, contract)
+    return str(folder), None
+
+
+#: How the files of a SavedModel's folder differ from the request.
+_PARTS: dict[str, dict[str, str]] = {
+    "float32": {"head": "float", "ranges": "none", "io": "float"},
+    "float16": {"head": "float", "ranges": "none", "io": "float"},
+    "int8": {"head": "float", "ranges": "none", "io": "float"},
+    "integer_quant": {"io": "float"},
+    "full_integer_quant": {"head": "int8"},
+}
+
+
+def torch2openvino(
+    original: Callable[..., Any],
+    model: nn.Module,
+    im: torch.Tensor,
+    output_dir: Path | str | None = None,
+    dynamic: bool = False,
+    quantize: int | str | None = None,
+    calibration_dataset: Any | None = None,
+    int8_detect: bool = False,
+    prefix: str = "",
+) -> Any:
+    """``torch2openvino``, which inside an INT8 export of ours quantises with a scope found in the graph itself."""
+    request = active()
+    if request is None:
+        return original(model, im, output_dir, dynamic, quantize, calibration_dataset, int8_detect, prefix)
+    from ..heads.rewrite import InPixels
+    from ..quantization import openvino
+    from .heads import detection_head, normalise_head
+
+    if request.head == "int8" and (head := _decodes(model)):
+        size = (int(im.shape[2]), int(im.shape[3]))
+        normalise_head(detection_head(model), size)
+        keypoints = tuple(head.kpt_shape) if hasattr(head, "kpt_shape") else None
+        model = InPixels(model, size, head.nc, keypoints)
+    float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
+    loader = calibration_dataset.get_data()
+    _warn_if_few(calibration_dataset.get_length(), prefix)
+    return openvino.quantize(
+        float_model, calibration_dataset, request.head, len(loader) if hasattr(loader, "__len__") else None
+    )
+
+
+def _decodes(model: nn.Module) -> nn.Module | None:
+    from .heads import detection_head
+
+    return detection_head(model)
+
+
+def _calibrated(model: nn.Module, image: torch.Tensor, loader: DataLoader, request: Request, prefix: str) -> Calibrated:
+    """Convert the exporter's model with normalised decoding, and calibrate it."""
+    from ultralytics.utils import LOGGER
+
+    from .. import pipeline
+    from ..conversion.litert import to_tflite
+    from .heads import detection_head, normalise_head
+
+    head = detection_head(model)
+    if head is not None:
+        if getattr(model, "end2end", False):
+            model.end2end = False
+            LOGGER.warning(
+                f"{prefix} NMS-free output is not available in INT8 .tflite files yet, exporting one-to-many."
+            )
+        normalise_head(head, (int(image.shape[2]), int(image.shape[3])))
+    LOGGER.info(f"\n{prefix} converting with litert-torch...")
+    content = to_tflite(model, image, request.profile.channels_last)
+    _warn_if_few(len(loader) * loader.batch_size, prefix)
+    images = _images(loader, image.shape[0], request.profile.channels_last)
+    progress = track(images, f"calibrating ({request.ranges})", total=len(loader), transient=True)
+    return pipeline.calibrate(content, progress, request.ranges)
+
+
+def _images(loader: DataLoader, batch: int, channels_last: bool) -> Iterator[np.ndarray]:
+    """The loader's images one batch at a time, float32 from 0 to 1; a short batch is filled by repeating."""
+    for item in loader:
+        images = item["img"].numpy().astype(np.float32) / 255
+        images = np.resize(images, (batch, *images.shape[1:]))
+        yield np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if channels_last else images
+
+
+def _warn_if_few(count: int | None, prefix: str) -> None:
+    from ultralytics.utils import LOGGER
+
+    if count is not None and count < _FEW_IMAGES:
+        LOGGER.warning(f"{prefix} calibrating on {count} images; fewer than {_FEW_IMAGES} give poor ranges.")
+
+
+def _write(path: Path, content: bytes, metadata: dict[str, Any]) -> None:
+    """Write a ``.tflite`` file with its metadata appended as Ultralytics reads it."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
+        _append_metadata(temporary, metadata)
+
+
+def _append_metadata(path: Path, metadata: dict[str, Any]) -> None:
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", json.dumps(metadata))
+
+
+def _compile_edgetpu(path: Path, metadata: dict[str, Any], prefix: str) -> str:
+    """Compile a finished ``.tflite`` for the Edge TPU, with the compiler on PATH.
+
+    Raises:
+        MissingToolError: there is no compiler; the ``.tflite`` stays.
+        CompilerError: it failed; the ``.tflite`` stays.
+    """
+    from ultralytics.utils.export.tensorflow import tflite2edgetpu
+
+    if shutil.which("edgetpu_compiler") is None:
+        command = shlex.join(["edgetpu_compiler", "--search_delegate", path.name])
+        raise MissingToolError(
+            f"edgetpu_compiler is not on PATH, so there is no Edge TPU file yet; '{path}' is finished: on a machine "
+            f"with the compiler (https://coral.ai/docs/edgetpu/compiler) run: {command}"
+        )
+    try:
+        compiled = tflite2edgetpu(tflite_file=path, output_dir=path.parent, prefix=prefix)
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise CompilerError(f"edgetpu_compiler failed on '{path}', which is kept: {error}") from error
+    if not Path(compiled).is_file():
+        raise CompilerError(f"edgetpu_compiler left no '{compiled}'; '{path}' is kept")
+    _append_metadata(Path(compiled), metadata)
+    return compiled

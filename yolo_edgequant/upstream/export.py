@@ -1,0 +1,131 @@
+"""The export call: take our options, decide whether the export is ours, and check all that can be known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CalibrationError, OptionError, UnsupportedModelError
+from ..options import NAMES, current, options
+from ..targets.profiles import PROFILES, Request, resolve
+
+if TYPE_CHECKING:
+    from torch import nn
+    from ultralytics.engine.exporter import Exporter
+    from ultralytics.engine.model import Model
+
+_active: ContextVar[Request | None] = ContextVar("yolo_edgequant_request", default=None)
+
+
+def active() -> Request | None:
+    """The INT8 export that this thread is in, or None outside of one."""
+    return _active.get()
+
+
+@contextmanager
+def _activate(request: Request) -> Iterator[None]:
+    token = _active.set(request)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def model_export(original: Callable[..., str], self: Model, **kwargs: Any) -> str:
+    """``Model.export``, which takes our options besides its own."""
+    ours = {name: kwargs.pop(name) for name in NAMES & kwargs.keys()}
+    with options(**{name: value for name, value in ours.items() if value is not None}):
+        return original(self, **kwargs)
+
+
+def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module) -> str:
+    """``Exporter.__call__``, which hands INT8 exports of our formats to our converters."""
+    request = _request(self)
+    if request is None:
+        return original(self, model)
+    _check(self, model)
+    if request.profile.format in {"tflite", "edgetpu"}:
+        self.args.format = "litert"  # upstream's name of the way to .tflite; our converter sees the request
+        self.args.opset = None  # no ONNX on this way
+    with _activate(request):
+        return original(self, model)
+
+
+def _request(exporter: Exporter) -> Request | None:
+    """What to do with the export, or None if it is not ours.
+
+    Raises:
+        OptionError: our options were given for an export that has none of them, or are impossible together.
+    """
+    chosen = current()
+    name = str(exporter.args.format).lower()
+    profile = PROFILES.get(name)
+    quantize = 8 if name == "edgetpu" and exporter.args.quantize is None else exporter.args.quantize
+    if profile is None or quantize != 8:
+        if chosen.given():
+            raise OptionError(
+                f"{', '.join(f'{k}={v!r}' for k, v in chosen.given().items())} needs quantize=8 and one of the formats "
+                f"{', '.join(PROFILES)}, but this is format={name!r}, quantize={exporter.args.quantize!r}"
+            )
+        return None
+    exporter.args.quantize = quantize
+    return resolve(profile, chosen)
+
+
+def _check(exporter: Exporter, model: nn.Module) -> None:
+    """Refuse what would fail later or give a wrong file.
+
+    Raises:
+        UnsupportedModelError, OptionError, CalibrationError: see their texts.
+    """
+    from ultralytics.utils.torch_utils import is_qat
+
+    from .heads import detection_head
+
+    args = exporter.args
+    profile = PROFILES[str(args.format).lower()]
+    if is_qat(model):
+        raise UnsupportedModelError(
+            f"this checkpoint was trained quantisation-aware and carries its own ranges, which format="
+            f"{profile.format!r} cannot use; export the float checkpoint, or this one to format='onnx'"
+        )
+    head = detection_head(model)
+    if head is None and current().head == "float":
+        raise OptionError(f"head='float' needs a head that decodes boxes; this is a {model.task} model")
+    if args.dynamic and profile.format != "openvino":
+        raise OptionError(f"dynamic=True is not possible with format={profile.format!r}: its files have fixed shapes")
+    if args.batch != 1 and not profile.batches:
+        raise OptionError(
+            f"batch={args.batch} is not possible with format={profile.format!r}: its files take one image"
+        )
+    if args.nms and profile.format == "saved_model":
+        raise OptionError("nms=True is not possible with INT8 .tflite files; leave it out, predict() does NMS")
+    _check_data(args, model.task)
+
+
+def _check_data(args: Any, task: str) -> None:
+    """Find the calibration images before any work, without fetching anything.
+
+    Raises:
+        CalibrationError: there are none.
+    """
+    from ultralytics.data.utils import check_cls_dataset, check_det_dataset
+
+    if not args.data:
+        raise CalibrationError(
+            "INT8 export needs images to calibrate on: pass data='your.yaml' (100 or more, of the deployment's kind)"
+        )
+    split = args.split or "val"
+    try:
+        if task == "classify":
+            if not Path(args.data).is_dir():
+                raise FileNotFoundError(f"folder '{args.data}' not found")
+            check_cls_dataset(args.data, split=split)
+        else:
+            check_det_dataset(args.data, autodownload=False, split=split)
+    except (FileNotFoundError, SyntaxError) as error:
+        reason = " ".join(str(error).split())
+        raise CalibrationError(f"no calibration images: data={str(args.data)!r}, split={split!r}: {reason}") from error
