@@ -30,7 +30,7 @@ def main() -> None:
     try:
         app()
     except EdgeQuantError as error:
-        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}")
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -78,7 +78,7 @@ def bench(
     baseline: Annotated[bool, typer.Option("--baseline", help="Add Ultralytics' own export of each format.")] = False,
     imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
     calibration_split: Annotated[str, typer.Option(help="Split to calibrate on.")] = "train",
-    fraction: Annotated[float, typer.Option(help="Share of that split to calibrate on, 0 to 1.")] = 1.0,
+    fraction: Annotated[float, typer.Option(help="Share of that split to calibrate on, above 0 and at most 1.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="Folder to keep bench.json, bench.csv and the files in.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
 ) -> None:
@@ -90,6 +90,8 @@ def bench(
 
     _require_file(model, "model")
     _require_file(data, "data")
+    if not 0 < fraction <= 1:
+        raise OptionError(f"--fraction {fraction} is not above 0 and at most 1")
     settings = Settings(model, data, _size(imgsz), calibration_split, fraction=fraction)
     _bench(settings, formats, heads, granularity, ranges, baseline, out or Path("bench"), markdown)
 

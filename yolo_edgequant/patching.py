@@ -11,8 +11,8 @@ import functools
 import importlib
 import inspect
 import re
-import sys
 import threading
+import tokenize
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,10 +44,6 @@ class Patch:
     versions: str
     why: str
 
-    def owner(self, module: ModuleType) -> Any:
-        """The class or module that holds the target."""
-        return functools.reduce(getattr, self.target.split(".")[:-1], module)
-
     @property
     def attribute(self) -> str:
         """The target's last name."""
@@ -66,8 +62,11 @@ class Registry:
     distribution: str
     patches: tuple[Patch, ...]
     _enabled: bool = False
-    _originals: dict[Patch, Any] = field(default_factory=dict)
     _hooked: bool = False
+    _contexts: int = 0
+    _enabled_outside: bool = False
+    _modules: dict[str, ModuleType] = field(default_factory=dict)
+    _originals: dict[Patch, tuple[Any, Any]] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -78,57 +77,84 @@ class Registry:
     def enable(self, force: bool = False) -> None:
         """Apply every patch, now or when its module is imported. Twice is once.
 
+        A target that does not exist disables all patches again; in a module that is imported later, its import fails.
+
         Args:
             force: apply to a version outside the tested range, too.
 
         Raises:
             MissingToolError: the distribution is not installed.
-            UnsupportedVersionError: its version is outside the range that a patch was tested with.
+            UnsupportedVersionError: its version is outside the range that a patch was tested with, or lacks a target.
         """
+        self._check_version(force)
         with self._lock:
-            self._check_version(force)
             self._enabled = True
-            for patch in self.patches:
-                if not self._hooked:
-                    wrapt.register_post_import_hook(functools.partial(self._arrived, patch), patch.module)
-                elif patch.module in sys.modules:
-                    self._apply(patch, sys.modules[patch.module])
+            for module in self._modules.values():
+                self._apply(module)
+        if not self._hooked:  # outside the lock, which a thread needs to finish an import that is waited for here
+            for name in self._by_module():
+                wrapt.register_post_import_hook(self._arrived, name)
             self._hooked = True
 
     def disable(self) -> None:
         """Put the very objects back that the patches replaced."""
         with self._lock:
             self._enabled = False
-            for patch, original in reversed(self._originals.items()):
-                setattr(patch.owner(sys.modules[patch.module]), patch.attribute, original)
+            for patch, (owner, original) in reversed(self._originals.items()):
+                setattr(owner, patch.attribute, original)
             self._originals.clear()
 
     @contextmanager
     def patched(self, force: bool = False) -> Iterator[None]:
-        """Apply the patches for the duration of a ``with`` block; an outer state is kept."""
-        before = self._enabled
-        self.enable(force)
+        """Apply the patches for the duration of a ``with`` block; an outer state is kept.
+
+        Blocks of several threads may overlap: the last to leave restores the state before the first.
+        """
+        with self._lock:
+            if not self._contexts:
+                self._enabled_outside = self._enabled
+            self._contexts += 1
         try:
+            self.enable(force)
             yield
         finally:
-            if not before:
-                self.disable()
+            with self._lock:
+                self._contexts -= 1
+                if not self._contexts and not self._enabled_outside:
+                    self.disable()
 
     def describe(self) -> str:
-        """Each patch as a unified diff of the upstream file, with its reason and versions above it."""
-        return "\n".join(_describe(patch, self._original(patch)) for patch in self.patches)
+        """A unified diff of each upstream file, with the reasons and versions of its patches above it.
 
-    def _original(self, patch: Patch) -> Any:
-        module = importlib.import_module(patch.module)
-        return self._originals.get(patch, getattr(patch.owner(module), patch.attribute))
+        Raises:
+            MissingToolError: the distribution is not installed.
+            UnsupportedVersionError: its version lacks a target.
+        """
+        self._version()
+        return "\n".join(self._describe(*item) for item in self._by_module().items())
 
-    def _check_version(self, force: bool) -> None:
+    def _describe(self, name: str, patches: list[Patch]) -> str:
+        module = importlib.import_module(name)
+        with self._lock:
+            originals = {patch: self._originals.get(patch) or self._target(patch, module) for patch in patches}
+        return _diff(module, {patch: original for patch, (_, original) in originals.items()})
+
+    def _by_module(self) -> dict[str, list[Patch]]:
+        modules: dict[str, list[Patch]] = {}
+        for patch in self.patches:
+            modules.setdefault(patch.module, []).append(patch)
+        return modules
+
+    def _version(self) -> str:
         try:
-            version = metadata.version(self.distribution)
+            return metadata.version(self.distribution)
         except metadata.PackageNotFoundError:
             raise MissingToolError(
                 f"{self.distribution} is not installed; install it with: pip install {self.distribution}"
             ) from None
+
+    def _check_version(self, force: bool) -> None:
+        version = self._version()
         for patch in self.patches:
             if not force and version not in SpecifierSet(patch.versions):
                 raise UnsupportedVersionError(
@@ -136,47 +162,74 @@ class Registry:
                     f"({patch.versions}); install a version in it, or set YOLO_EDGEQUANT_FORCE=1 to try this one"
                 )
 
-    def _arrived(self, patch: Patch, module: ModuleType) -> None:
+    def _arrived(self, module: ModuleType) -> None:
+        module = importlib.import_module(module.__name__)  # waits if another thread is in the middle of importing it
         with self._lock:
+            self._modules[module.__name__] = module
             if self._enabled:
-                self._apply(patch, module)
+                self._apply(module)
 
-    def _apply(self, patch: Patch, module: ModuleType) -> None:
-        if patch in self._originals:
-            return
-        original = vars(patch.owner(module))[patch.attribute]
+    def _apply(self, module: ModuleType) -> None:
+        """Apply the module's patches, or disable all if a target does not exist."""
+        try:
+            for patch in self.patches:
+                if patch.module == module.__name__ and patch not in self._originals:
+                    owner, original = self._target(patch, module)
+                    self._originals[patch] = owner, original
+                    setattr(owner, patch.attribute, _replaced(patch, original))
+        except UnsupportedVersionError:
+            self.disable()
+            raise
 
-        @functools.wraps(original)
-        def replaced(*args: Any, **kwargs: Any) -> Any:
-            return patch.replacement(original, *args, **kwargs)
+    def _target(self, patch: Patch, module: ModuleType) -> tuple[Any, Any]:
+        """The class or module that holds the target, and the target."""
+        try:
+            owner = functools.reduce(getattr, patch.target.split(".")[:-1], module)
+            return owner, vars(owner)[patch.attribute]
+        except (AttributeError, KeyError):
+            raise UnsupportedVersionError(
+                f"{self.distribution} {self._version()} has no {patch.module}.{patch.target}, which yolo_edgequant "
+                f"patches; install a version that it was tested with ({patch.versions})"
+            ) from None
 
-        self._originals[patch] = original
-        setattr(patch.owner(module), patch.attribute, replaced)
+
+def _replaced(patch: Patch, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def replaced(*args: Any, **kwargs: Any) -> Any:
+        return patch.replacement(original, *args, **kwargs)
+
+    return replaced
 
 
-def _describe(patch: Patch, original: Any) -> str:
-    """The patch as a diff that can be applied: upstream's function is kept under another name and handed over."""
+def _diff(module: ModuleType, originals: dict[Patch, Any]) -> str:
+    """The module's patches as a diff that can be applied, a line about each above it."""
+    with tokenize.open(inspect.getsourcefile(module)) as source:
+        before = source.readlines()
+    found = {p: inspect.getsourcelines(_undecorated(f, p.attribute)) for p, f in originals.items()}
+    after = before.copy()
+    for patch, (lines, start) in sorted(found.items(), key=lambda item: item[1][1], reverse=True):
+        after[start - 1 : start - 1 + len(lines)] = _spliced(patch, lines)
+    path = module.__name__.replace(".", "/") + ".py"
+    diff = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}")
+    about = [f"# {patch.target} ({patch.versions}): {patch.why}\n" for patch in originals]
+    return "".join(about + [line if line[-1] == "\n" else f"{line}\n\\ No newline at end of file\n" for line in diff])
+
+
+def _spliced(patch: Patch, lines: list[str]) -> list[str]:
+    """Upstream's function under another name, and one in its place that hands it to the replacement."""
     name = patch.attribute
-    lines, start = inspect.getsourcelines(_undecorated(original, name))
     kept = f"_upstream_{name.strip('_')}"
     owner = patch.target.rpartition(".")[0]
-    indent = " " * 4 * bool(owner)
-    ours = f"{patch.replacement.__module__}.{patch.replacement.__name__}"
-    module, function = ours.rsplit(".", 1)
-    after = [re.sub(rf"\bdef {re.escape(name)}\(", f"def {kept}(", line) for line in lines]
-    after += [
+    indent = lines[0][: -len(lines[0].lstrip())]
+    return [
+        *(re.sub(rf"\bdef {re.escape(name)}\(", f"def {kept}(", line) for line in lines),
         "\n",
         f"{indent}def {name}(*args, **kwargs):\n",
         f'{indent}    """{patch.why[0].upper()}{patch.why[1:]}."""\n',
-        f"{indent}    from {module} import {function} as replacement\n",
+        f"{indent}    from {patch.replacement.__module__} import {patch.replacement.__name__} as replacement\n",
         "\n",
         f"{indent}    return replacement({owner}{'.' if owner else ''}{kept}, *args, **kwargs)\n",
     ]
-    path = patch.module.replace(".", "/") + ".py"
-    file = inspect.getsource(sys.modules[patch.module]).splitlines(keepends=True)
-    changed = [*file[: start - 1], *after, *file[start - 1 + len(lines) :]]
-    diff = "".join(difflib.unified_diff(file, changed, f"a/{path}", f"b/{path}", n=3))
-    return f"# {patch.target} ({patch.versions}): {patch.why}\n{diff}"
 
 
 def _undecorated(function: Any, name: str) -> Any:

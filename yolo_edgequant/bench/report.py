@@ -34,20 +34,23 @@ def table(rows: Sequence[Row]) -> Table:
     for name, title, _ in _COLUMNS:
         made.add_column(title, justify="left" if name in {"format", "head", "granularity", "ranges"} else "right")
     for row in rows:
-        cells = ["-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in _COLUMNS]
-        if row.error:
-            cells[4] = "failed"
-        made.add_row(*cells, style="red" if row.error else "dim" if row.head == "stock" else None)
+        made.add_row(*_cells(row), style="red" if row.error else "dim" if row.head == "stock" else None)
     return made
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The same table for a README."""
     lines = ["| " + " | ".join(title for _, title, _ in _COLUMNS) + " |", "| --- " * len(_COLUMNS) + "|"]
-    for row in rows:
-        cells = ["-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in _COLUMNS]
-        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    """A row's cells as text; an error marks the first figure that it cost."""
+    cells = {name: "-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in _COLUMNS}
+    if row.error:
+        cells["map" if row.map is None else "latency_ms"] = "failed"
+    return list(cells.values())
 
 
 def save(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -35,7 +36,7 @@ class Settings:
         data: data set's YAML.
         imgsz: (height, width) of the input.
         calibration_split, validation_split: of the data set.
-        fraction: share of the calibration split to calibrate on, 0 to 1.
+        fraction: share of the calibration split to calibrate on, above 0 and at most 1.
         threads: of the interpreters when they are timed.
     """
 
@@ -61,7 +62,7 @@ class Row:
         size_mb: of the file, 10^6 bytes.
         export_s: seconds of the export call.
         peak_mb: peak resident memory of the exporting process and its children, 10^6 bytes.
-        error: why there are no figures.
+        error: why figures are missing.
     """
 
     format: str
@@ -88,8 +89,9 @@ def cases(
     """The rows to fill: every possible combination, after each format's stock row if `baseline`.
 
     Raises:
-        OptionError: a format is unknown, or it can hold none of the combinations.
+        OptionError: a format or another value is unknown, or a format can hold none of the combinations.
     """
+    wanted = [ExportOptions(*values) for values in itertools.product(heads, granularities, ranges or (None,))]
     rows = []
     for name in formats:
         if name not in FORMATS:
@@ -97,14 +99,12 @@ def cases(
         if baseline:
             rows.append(Row(name, "stock"))
         found = []
-        for head in heads:
-            for granularity in granularities:
-                for estimator in ranges or (None,):
-                    try:
-                        request = resolve(PROFILES[name], ExportOptions(head, granularity, estimator))
-                    except OptionError:
-                        continue  # not every format has every combination; none at all is an error below
-                    found.append(Row(name, request.head, request.granularity, request.ranges))
+        for options in wanted:
+            try:
+                request = resolve(PROFILES[name], options)
+            except OptionError:
+                continue  # not every format has every combination; none at all is an error below
+            found.append(Row(name, request.head, request.granularity, request.ranges))
         if not found:
             raise OptionError(
                 f"format {name!r} has none of head={','.join(heads)}, granularity={','.join(granularities)}, "
@@ -124,7 +124,8 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
         report: told what is being done.
 
     Returns:
-        All rows, the FP32 reference first. A row whose export failed has an error instead of figures.
+        All rows, the FP32 reference first. A row whose export failed has an error instead of figures; if the files
+        could not be timed, each has an error beside its other figures.
 
     Raises:
         WorkerError: the FP32 model could not be validated, so there is nothing to compare with.
@@ -164,9 +165,14 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
     if paths:
         report(f"timing {len(paths)} files in turns")
         arguments = {"paths": list(paths.values()), "imgsz": list(settings.imgsz), "threads": settings.threads}
-        times, _ = _step("latency", arguments, folder)
-        for index, milliseconds in zip(paths, times["milliseconds"], strict=True):
-            done[index] = replace(done[index], latency_ms=milliseconds)
+        try:
+            times, _ = _step("latency", arguments, folder)
+        except WorkerError as error:
+            for index in paths:
+                done[index] = replace(done[index], error=f"not timed: {error}")
+        else:
+            for index, milliseconds in zip(paths, times["milliseconds"], strict=True):
+                done[index] = replace(done[index], latency_ms=milliseconds)
     return done
 
 
@@ -219,10 +225,10 @@ def _watch(process: subprocess.Popen[bytes]) -> int:
 
     def sample() -> None:
         nonlocal peak
-        root = psutil.Process(process.pid)
         while not done.is_set():
             total = 0
             try:
+                root = psutil.Process(process.pid)
                 family = [root, *root.children(recursive=True)]
             except psutil.NoSuchProcess:
                 return

@@ -28,7 +28,7 @@ def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
         arguments: of ``model.export``.
 
     Returns:
-        ``path`` of the file to validate, ``seconds`` of the export call, ``bytes`` of that file.
+        ``path`` of the file to validate (of a SavedModel's folder the integer file), ``seconds`` of the export call, ``bytes`` of that file.
     """
     import yolo_edgequant
 
@@ -43,7 +43,8 @@ def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
     made = Path(YOLO(model).export(**arguments))
     seconds = time.perf_counter() - start
     if arguments["format"] == "saved_model":
-        made = made / f"{Path(model).stem}_full_integer_quant.tflite"
+        kind = "integer_quant" if arguments.get("head") == "float" else "full_integer_quant"
+        made = made / f"{Path(model).stem}_{kind}.tflite"
     size = sum(f.stat().st_size for f in made.rglob("*")) if made.is_dir() else made.stat().st_size
     return {"path": str(made), "seconds": seconds, "bytes": size}
 

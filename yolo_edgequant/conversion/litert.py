@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ..errors import MissingToolError
-
-_lock = threading.Lock()  # neither torch.export nor MLIR's contexts are made for several threads at once
+from ..errors import ConversionError, MissingToolError
 
 
 def to_tflite(model: nn.Module, image: torch.Tensor, channels_last: bool) -> bytes:
@@ -27,7 +25,13 @@ def to_tflite(model: nn.Module, image: torch.Tensor, channels_last: bool) -> byt
 
     Raises:
         MissingToolError: litert-torch is not installed.
+        ConversionError: TensorFlow was imported before litert-torch, after which importing the latter crashes Python.
     """
+    if "tensorflow" in sys.modules and "litert_torch" not in sys.modules:
+        raise ConversionError(
+            "tensorflow was imported before litert_torch in this process, and Python would crash in triton's library; "
+            "put 'import litert_torch' first, or export in a process of its own"
+        )
     try:
         import litert_torch
     except ImportError as error:
@@ -36,7 +40,7 @@ def to_tflite(model: nn.Module, image: torch.Tensor, channels_last: bool) -> byt
         ) from None
     from litert_torch.progress import config
 
-    with _lock, torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         show, config.show_progress = config.show_progress, False
         try:
             if channels_last:

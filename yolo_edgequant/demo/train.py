@@ -41,11 +41,23 @@ def main() -> None:
             project=folder,
             name="run",
         )
-        best = Path(folder) / "run" / "weights" / "best.pt"
-        model = YOLO(best)
-        model.ckpt["train_args"].pop("project", None)  # paths of this machine
-        model.save(chosen.out)
+        save(Path(folder) / "run" / "weights" / "best.pt", chosen.out)
     print(f"{chosen.out}: {chosen.out.stat().st_size / 1e6:.2f} MB")
+
+
+def save(trained: Path, out: Path) -> None:
+    """Copy a checkpoint without the paths of the machine that made it."""
+    import torch
+
+    checkpoint = torch.load(trained, map_location="cpu", weights_only=False)
+    model = checkpoint["model"]
+    for values in (checkpoint["train_args"], model.args, model.yaml):
+        for key, value in values.items():
+            if isinstance(value, (str, Path)) and "/" in str(value):
+                values[key] = Path(value).name
+    model.pt_path = out.name
+    checkpoint = {key: checkpoint[key] for key in ("model", "train_args", "date", "version", "license")}
+    torch.save({**checkpoint, "epoch": -1, "ema": None, "optimizer": None}, out)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,22 @@ import torch
 class Grid:
     """Anchors and strides of a fixed input size, in normalised units.
 
+    All products of constants are taken here, outside of the model, so that a converter sees none of them.
+
     Attributes:
         anchors: (1, 2, A) float32, x and y of each cell's centre as a share of width and height, 0 to 1.
         strides: (1, 2, A) float32, width and height of a cell as a share of the image's.
+        sides: (1, 4, A) float32, `strides` for each side of a box: left, top, right, bottom.
+        half_sides: (1, 4, A) float32, half of `sides`.
+        longer: (1, 1, A) float32, the side of a cell as a share of the image's longer side.
         size: (height, width) of the input in pixels.
     """
 
     anchors: torch.Tensor
     strides: torch.Tensor
+    sides: torch.Tensor
+    half_sides: torch.Tensor
+    longer: torch.Tensor
     size: tuple[int, int]
 
     @classmethod
@@ -42,9 +50,9 @@ class Grid:
             )
             points.append(torch.stack((x, y)).reshape(2, -1))
             cells.append(torch.tensor([[stride / width], [stride / height]]).expand(2, rows * columns))
-        return cls(
-            torch.cat(points, 1)[None].to(device), torch.cat(cells, 1)[None].contiguous().to(device), (height, width)
-        )
+        anchors, cell = torch.cat(points, 1)[None].to(device), torch.cat(cells, 1)[None].contiguous().to(device)
+        sides = cell.repeat(1, 2, 1)
+        return cls(anchors, cell, sides, sides / 2, cell[:, :1] * (width / max(size)), (height, width))
 
 
 def boxes(distances: torch.Tensor, grid: Grid, corners: bool = False) -> torch.Tensor:
@@ -58,12 +66,10 @@ def boxes(distances: torch.Tensor, grid: Grid, corners: bool = False) -> torch.T
     Returns:
         (B, 4, A) float32, x values as a share of the width and y values of the height.
     """
+    near, far = (distances * grid.sides).chunk(2, 1)
     if corners:
-        scaled = distances * grid.strides.repeat(1, 2, 1)
-        near, far = scaled.chunk(2, 1)
         return torch.cat((grid.anchors - near, grid.anchors + far), 1)
-    near, far = (distances * grid.strides.repeat(1, 2, 1)).chunk(2, 1)
-    near_half, far_half = (distances * (grid.strides / 2).repeat(1, 2, 1)).chunk(2, 1)
+    near_half, far_half = (distances * grid.half_sides).chunk(2, 1)
     return torch.cat((grid.anchors + (far_half - near_half), near + far), 1)
 
 
@@ -84,9 +90,8 @@ def rotated_boxes(distances: torch.Tensor, angle: torch.Tensor, grid: Grid) -> t
     """
     height, width = grid.size
     longer = max(height, width)
-    stride = grid.strides[:, :1] * (width / longer)
     to_image = torch.tensor([longer / width, longer / height], device=distances.device).view(1, 2, 1)
-    near, far = (distances * stride).chunk(2, 1)
+    near, far = (distances * grid.longer).chunk(2, 1)
     x, y = ((far - near) / 2).chunk(2, 1)
     cosine, sine = angle.cos(), angle.sin()
     offset = torch.cat((x * cosine - y * sine, x * sine + y * cosine), 1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,14 @@ class Statistics:
             self.histogram.add(flat[::step], max(-low, high))
 
 
+@contextmanager
+def all_tensors_kept() -> Iterator[None]:
+    """Make no warning of an interpreter that keeps every tensor, which is what calibration is about."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors.*")
+        yield
+
+
 def collect(
     content: bytes, images: Iterable[np.ndarray], histograms: set[int] | None = None, threads: int | None = None
 ) -> dict[int, Statistics]:
@@ -90,23 +99,21 @@ def collect(
     """
     graph = Graph(content)
     tensors = graph.activations()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors.*")
+    with all_tensors_kept():
         interpreter = Interpreter(
             model_content=content, num_threads=threads or os.cpu_count() or 1, experimental_preserve_all_tensors=True
         )
-    interpreter.allocate_tensors()
+        interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]
+    shape = tuple(int(n) for n in source["shape"])
     statistics = {
         t: Statistics(histogram=Histogram() if histograms is None or t in histograms else None) for t in tensors
     }
     views = {t: interpreter.tensor(t) for t in tensors}
     count = 0
     for image in images:
-        if image.shape != tuple(source["shape"]):
-            raise CalibrationError(
-                f"calibration image {count} has shape {image.shape}, the model takes {tuple(source['shape'])}"
-            )
+        if image.shape != shape:
+            raise CalibrationError(f"calibration image {count} has shape {image.shape}, the model takes {shape}")
         interpreter.set_tensor(source["index"], image)
         interpreter.invoke()
         for tensor in tensors:

@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import quantizer
 from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
+from .calibration import all_tensors_kept
 from .graph import Graph
 from .ranges import Ranges
 
@@ -32,7 +33,8 @@ def quantize(content: bytes, graph: Graph, ranges: Ranges, recipe: list[dict[str
         graph.name(tensor): {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
         for tensor, (low, high) in ranges.items()
     }
-    result = work.quantize(statistics, enable_progress_report=False, enable_progress_bar=False)
+    with all_tensors_kept():
+        result = work.quantize(statistics, enable_progress_report=False, enable_progress_bar=False)
     return bytes(result.quantized_model)
 
 

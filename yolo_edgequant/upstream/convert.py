@@ -42,16 +42,17 @@ def torch2litert(
     prefix: str = "",
 ) -> str:
     """``torch2litert``, which inside an INT8 export of ours writes the file that the request asks for."""
-    request = active()
-    if request is None:
+    job = active()
+    if job is None:
         return original(model, im, file, quantize, calibration_dataset, metadata, prefix)
     from ..pipeline import request_metadata
 
+    request = job.request
     file = Path(file)
     calibrated = _calibrated(model, im, calibration_dataset, request, prefix)
-    head = request.head if _decodes(model) else "int8"
-    content = calibrated.quantise(head, request.granularity, request.io)
-    tag = "int8" if request.profile.format == "litert" else "integer_quant" if head == "float" else "full_integer_quant"
+    content = calibrated.quantise(request.head, request.granularity, request.io)
+    whole_integer = "integer_quant" if request.head == "float" else "full_integer_quant"
+    tag = "int8" if request.profile.format == "litert" else whole_integer
     path = file.with_name(f"{file.stem}_{tag}.tflite")
     contract = {**(metadata or {}), "edgequant": request_metadata(request, __version__)}
     _write(path, content, contract)
@@ -63,8 +64,8 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
 
     The SavedModel stays in float, as upstream's is; its ``.tflite`` files come from one conversion and one calibration.
     """
-    request = active()
-    if request is None:
+    job = active()
+    if job is None:
         return original(self, *args, **kwargs)
     from ai_edge_quantizer import quantizer, recipe
     from ultralytics.utils import YAML, colorstr
@@ -72,6 +73,7 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
     from ..conversion.saved_model import to_saved_model
     from ..pipeline import request_metadata
 
+    request = job.request
     prefix = colorstr("TensorFlow SavedModel:")
     folder = Path(str(self.file).replace(self.file.suffix, "_saved_model"))
     stem = self.file.stem
@@ -85,7 +87,6 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
         YAML.save(temporary / "metadata.yaml", self.metadata)
         loader = self.get_int8_calibration_dataloader(prefix)
         calibrated = _calibrated(self.model, self.im, loader, request, prefix)
-        head = request.head if _decodes(self.model) else "int8"
         weights_only = quantizer.Quantizer(calibrated.content, recipe.dynamic_wi8_afp32())
         half = quantizer.Quantizer(calibrated.content)
         half.add_weight_only_config(".*", "*", 16, algorithm_key="float_casting")
@@ -93,7 +94,7 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
             "float32": calibrated.content,
             "float16": bytes(half.quantize(enable_progress_report=False).quantized_model),
             "int8": bytes(weights_only.quantize(enable_progress_report=False).quantized_model),
-            "integer_quant": calibrated.quantise(head, request.granularity, "float"),
+            "integer_quant": calibrated.quantise(request.head, request.granularity, "float"),
             "full_integer_quant": calibrated.quantise("int8", request.granularity, request.io),
         }
         for tag, content in files.items():
@@ -125,30 +126,27 @@ def torch2openvino(
     prefix: str = "",
 ) -> Any:
     """``torch2openvino``, which inside an INT8 export of ours quantises with a scope found in the graph itself."""
-    request = active()
-    if request is None:
+    job = active()
+    if job is None:
         return original(model, im, output_dir, dynamic, quantize, calibration_dataset, int8_detect, prefix)
     from ..heads.rewrite import InPixels
+    from ..pipeline import request_metadata
     from ..quantization import openvino
     from .heads import detection_head, normalise_head
 
-    if request.head == "int8" and (head := _decodes(model)):
+    request = job.request
+    job.exporter.metadata["edgequant"] = request_metadata(request, __version__)
+    head = detection_head(job.exporter.model)
+    if request.head == "int8" and head is not None:
         size = (int(im.shape[2]), int(im.shape[3]))
-        normalise_head(detection_head(model), size)
-        keypoints = tuple(head.kpt_shape) if hasattr(head, "kpt_shape") else None
-        model = InPixels(model, size, head.nc, keypoints)
+        normalise_head(head, size)
+        model = InPixels(model, size, head.nc, getattr(head, "kpt_shape", None))
     float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
     loader = calibration_dataset.get_data()
     _warn_if_few(calibration_dataset.get_length(), prefix)
     return openvino.quantize(
         float_model, calibration_dataset, request.head, len(loader) if hasattr(loader, "__len__") else None
     )
-
-
-def _decodes(model: nn.Module) -> nn.Module | None:
-    from .heads import detection_head
-
-    return detection_head(model)
 
 
 def _calibrated(model: nn.Module, image: torch.Tensor, loader: DataLoader, request: Request, prefix: str) -> Calibrated:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +19,29 @@ if TYPE_CHECKING:
     from ultralytics.engine.exporter import Exporter
     from ultralytics.engine.model import Model
 
-_active: ContextVar[Request | None] = ContextVar("yolo_edgequant_request", default=None)
+# The converters trace through global state of torch, JAX and MLIR, upstream's too, so one export runs at a time.
+_one_at_a_time = threading.RLock()
 
 
-def active() -> Request | None:
+@dataclass(frozen=True)
+class Job:
+    """An INT8 export of ours under way."""
+
+    exporter: Exporter
+    request: Request
+
+
+_active: ContextVar[Job | None] = ContextVar("yolo_edgequant_job", default=None)
+
+
+def active() -> Job | None:
     """The INT8 export that this thread is in, or None outside of one."""
     return _active.get()
 
 
 @contextmanager
-def _activate(request: Request) -> Iterator[None]:
-    token = _active.set(request)
+def _activate(job: Job) -> Iterator[None]:
+    token = _active.set(job)
     try:
         yield
     finally:
@@ -45,12 +59,14 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
     """``Exporter.__call__``, which hands INT8 exports of our formats to our converters."""
     request = _request(self)
     if request is None:
-        return original(self, model)
-    _check(self, model)
+        with _one_at_a_time:
+            return original(self, model)
+    if _check(self, model) is None:
+        request = replace(request, head="int8")  # nothing to keep apart
     if request.profile.format in {"tflite", "edgetpu"}:
         self.args.format = "litert"  # upstream's name of the way to .tflite; our converter sees the request
         self.args.opset = None  # no ONNX on this way
-    with _activate(request):
+    with _one_at_a_time, _activate(Job(self, request)):
         return original(self, model)
 
 
@@ -75,8 +91,8 @@ def _request(exporter: Exporter) -> Request | None:
     return resolve(profile, chosen)
 
 
-def _check(exporter: Exporter, model: nn.Module) -> None:
-    """Refuse what would fail later or give a wrong file.
+def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
+    """Refuse what would fail later or give a wrong file; return the head if it decodes boxes.
 
     Raises:
         UnsupportedModelError, OptionError, CalibrationError: see their texts.
@@ -104,6 +120,7 @@ def _check(exporter: Exporter, model: nn.Module) -> None:
     if args.nms and profile.format == "saved_model":
         raise OptionError("nms=True is not possible with INT8 .tflite files; leave it out, predict() does NMS")
     _check_data(args, model.task)
+    return head
 
 
 def _check_data(args: Any, task: str) -> None:

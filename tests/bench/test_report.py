@@ -1,0 +1,82 @@
+import csv
+import io
+import json
+from dataclasses import asdict, fields, replace
+
+from rich.console import Console
+
+from yolo_edgequant.bench import report
+from yolo_edgequant.bench.run import Row
+
+FULL = Row("litert", "float", "channel", "mse", 0.35218, 0.5, 0.9651, 41.26, 3.456, 12.34, 812.4)
+EMPTY = Row("openvino", "stock")
+FAILED = Row("tflite", "int8", "tensor", "minmax", error='export failed: it, says "no"')
+ROWS = [FULL, EMPTY, FAILED]
+
+CELLS = ["litert", "float", "channel", "mse", "0.3522", "0.5000", "96.5%", "41.3", "3.46", "12.3", "812"]
+TITLES = "format head weights ranges mAP50-95 mAP50 retention|latency ms|size MB|export s|peak MB"
+
+
+def shown(rows):
+    """The table's lines as lists of cells."""
+    out = io.StringIO()
+    Console(file=out, width=160, force_terminal=False).print(report.table(rows))
+    return [[cell.strip() for cell in line[1:-1].split("│")] for line in out.getvalue().splitlines() if "│" in line]
+
+
+def test_table_prints_every_figure_in_its_column():
+    full, empty, failed = shown(ROWS)
+    assert full == CELLS
+    assert empty == ["openvino", "stock", *["-"] * 9]
+    assert failed == ["tflite", "int8", "tensor", "minmax", "failed", *["-"] * 6]
+
+
+def test_a_zero_is_a_figure_and_not_a_gap():
+    (row,) = shown([Row("tflite", "stock", map=0.0, map50=0.0, retention=0.0)])
+    assert row[4:7] == ["0.0000", "0.0000", "0.0%"]
+
+
+def test_markdown_is_a_table_with_the_same_cells():
+    lines = report.markdown(ROWS).splitlines()
+    split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert len(lines) == 2 + len(ROWS)
+    assert split[0] == ["format", "head", "weights", "ranges", "mAP50-95", "mAP50", "retention", *TITLES.split("|")[1:]]
+    assert set(split[1]) == {"---"}
+    assert split[2] == CELLS
+    assert split[3] == ["openvino", "stock", *["-"] * 9]
+    assert {len(cells) for cells in split} == {11}
+
+
+def test_markdown_marks_a_failed_row_as_the_table_does():
+    cells = [cell.strip() for cell in report.markdown([FAILED]).splitlines()[-1].strip("|").split("|")]
+    assert [cells] == shown([FAILED])
+    assert "failed" in cells
+
+
+def test_a_row_that_could_not_be_timed_keeps_its_figures():
+    (row,) = shown([replace(FULL, latency_ms=None, error="not timed: out of luck")])
+    assert row == [*CELLS[:7], "failed", *CELLS[8:]]
+
+
+def test_json_has_every_field_of_every_row(tmp_path):
+    as_json, _ = report.save(ROWS, tmp_path / "new")
+    assert as_json == tmp_path / "new" / "bench.json"
+    assert [Row(**values) for values in json.loads(as_json.read_text())] == ROWS
+
+
+def test_csv_has_every_field_of_every_row_and_empty_cells_for_none(tmp_path):
+    _, as_csv = report.save(ROWS, tmp_path)
+    with as_csv.open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert list(read[0]) == [field.name for field in fields(Row)]
+    assert read == [{k: "" if v is None else str(v) for k, v in asdict(row).items()} for row in ROWS]
+    assert float(read[0]["map"]) == FULL.map
+    assert read[2]["error"] == FAILED.error
+
+
+def test_saving_again_replaces_the_older_tables(tmp_path):
+    report.save(ROWS, tmp_path)
+    as_json, as_csv = report.save([FULL], tmp_path)
+    assert len(json.loads(as_json.read_text())) == 1
+    assert len(as_csv.read_text().splitlines()) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bench.csv", "bench.json"]

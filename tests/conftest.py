@@ -1,0 +1,61 @@
+import os
+import shutil
+import sys
+from pathlib import Path
+
+os.environ["YOLO_AUTOINSTALL"] = "False"
+os.environ["YOLO_OFFLINE"] = "True"
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _patched_again():
+    """Tests may disable the patches; the next one finds them in force."""
+    yield
+    if "ultralytics" in sys.modules:
+        import yolo_edgequant
+
+        yolo_edgequant.enable()
+
+
+@pytest.fixture(scope="session")
+def shapes_data(tmp_path_factory):
+    """A drawn data set: 24 images to calibrate on, 40 to validate on, 160 x 160."""
+    from yolo_edgequant.demo.draw import data_set
+
+    return data_set(tmp_path_factory.mktemp("shapes"), 24, 40, 160, seed=3)
+
+
+@pytest.fixture
+def shapes_model(tmp_path):
+    """A copy of the embedded detector; exports are written beside it."""
+    from yolo_edgequant.demo.train import WEIGHTS
+
+    return Path(shutil.copy(WEIGHTS, tmp_path))
+
+
+def shared(path):
+    """A file of ../shared, or a skip."""
+    file = SHARED / path
+    if not file.exists():
+        pytest.skip(f"{file} is not on this machine")
+    return file
+
+
+@pytest.fixture(scope="session")
+def coco(tmp_path_factory):
+    """The YAML of the real images, in a copy, since Ultralytics writes a cache beside the labels."""
+    folder = tmp_path_factory.mktemp("data") / "coco"
+    shutil.copytree(shared("data/coco"), folder, copy_function=shutil.copyfile)
+    for place in (folder, *(p for p in folder.rglob("*") if p.is_dir())):
+        place.chmod(0o755)
+    return folder / "coco.yaml"
+
+
+@pytest.fixture(scope="session")
+def reference_model():
+    """The real YOLOv8n."""
+    return shared("data/weights/yolov8n.pt")

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from yolo_edgequant.heads import decode
+
+SIZES = [(64, 64), (96, 160), (160, 32)]
+STRIDES = [8, 16, 32]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_grid_covers_the_image(size):
+    grid = decode.Grid.of(size, STRIDES)
+    cells = sum((size[0] // s) * (size[1] // s) for s in STRIDES)
+    assert grid.anchors.shape == grid.strides.shape == (1, 2, cells)
+    assert torch.allclose(grid.anchors[0, :, 0], torch.tensor([4 / size[1], 4 / size[0]]))
+    assert torch.allclose(grid.anchors[0, :, -1], torch.tensor([1 - 16 / size[1], 1 - 16 / size[0]]))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("corners", [False, True])
+def test_boxes_of_known_sides(size, corners):
+    height, width = size
+    grid = decode.Grid.of(size, [32])
+    distances = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1).expand(1, 4, grid.anchors.shape[2])
+    box = decode.boxes(distances, grid, corners)[0, :, 0] * torch.tensor([width, height, width, height])
+    x1, y1, x2, y2 = 16 - 32, 16 - 64, 16 + 96, 16 + 128
+    expected = [x1, y1, x2, y2] if corners else [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
+    assert torch.allclose(box, torch.tensor(expected, dtype=torch.float32), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_are_near_one_in_every_intermediate(size):
+    grid = decode.Grid.of(size, STRIDES)
+    assert grid.anchors.max() <= 1
+    assert grid.strides.max() <= 1
+
+
+def test_a_box_turned_by_a_right_angle_moves_its_centre_along_the_other_axis():
+    grid = decode.Grid.of((96, 160), [32])
+    distances = torch.tensor([1.0, 1.0, 3.0, 1.0]).view(1, 4, 1).expand(1, 4, grid.anchors.shape[2])
+    angle = torch.full((1, 1, grid.anchors.shape[2]), torch.pi / 2)
+    x, y, w, h = (decode.rotated_boxes(distances, angle, grid)[0, :, 0] * torch.tensor([160, 96, 160, 96])).tolist()
+    assert (x, y) == pytest.approx((16, 16 + 32), abs=1e-3)  # one cell along the box's own x axis, which points down
+    assert (w, h) == pytest.approx((4 * 32, 2 * 32), abs=1e-3)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(2.0, -0.5), (1.0, 0.0)])
+@pytest.mark.parametrize("shape", [(5, 3), (4, 2)])
+def test_keypoints_in_cells_from_the_anchor(gain, offset, shape):
+    grid = decode.Grid.of((64, 128), [16])
+    raw = torch.zeros(1, shape[0] * shape[1], grid.anchors.shape[2])
+    raw[:, 0] = 1.5
+    points = decode.keypoints(raw, shape, grid, gain, offset)[0, :, 0]
+    assert points[0] * 128 == pytest.approx(8 + 16 * (1.5 * gain + offset))
+    assert points[1] * 64 == pytest.approx(8 + 16 * offset)
+    if shape[1] == 3:
+        assert points[2] == 0.5

@@ -1,0 +1,51 @@
+import nncf
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+
+from yolo_edgequant.demo.train import WEIGHTS
+from yolo_edgequant.errors import RecipeError
+from yolo_edgequant.quantization import openvino
+
+
+@pytest.fixture(scope="module")
+def model():
+    detector = YOLO(WEIGHTS).model.float().eval().requires_grad_(False).fuse()
+    detector.model[-1].export = True
+    image = torch.zeros(1, 3, 160, 160)
+    detector(image)
+    return ov.convert_model(torch.jit.trace(detector, image, strict=False, check_trace=False), input=image.shape)
+
+
+def test_head_is_all_behind_the_detection_convolutions(model):
+    names = set(openvino.head(model))
+    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+    kinds = [nodes[name].get_type_name() for name in names]
+    assert kinds.count("Softmax") == 1
+    assert kinds.count("Sigmoid") == 1
+    assert kinds.count("Convolution") == 1, "the DFL expectation and no trained convolution"
+    assert "Swish" not in kinds
+
+
+def test_the_whole_head_stays_in_float_and_all_else_does_not(model, images):
+    data = nncf.Dataset([image.transpose(0, 3, 1, 2) for image in images])
+    head = set(openvino.head(model))
+    quantised = openvino.quantize(model, data, "float", len(images))
+    layers = [n for n in quantised.get_ops() if n.get_type_name() == "Convolution"]
+    plain = [n for n in layers if n.input_value(1).get_node().get_type_name() in {"Constant", "Convert"}]
+    assert len(plain) == 1, "weights without scales: only the expectation's"
+    assert plain[0].get_friendly_name() in head
+    for node in quantised.get_ops():
+        if node.get_friendly_name() in head:
+            sources = [v.get_node() for v in node.input_values()]
+            assert not any(s.get_type_name() == "FakeQuantize" for s in sources), node.get_friendly_name()
+
+
+def test_a_model_without_a_head_is_refused():
+    layer = nn.Conv2d(3, 4, 3).eval()
+    bare = ov.convert_model(layer, example_input=torch.zeros(1, 3, 8, 8), input=[1, 3, 8, 8])
+    with pytest.raises(RecipeError, match="matched nothing"):
+        openvino.quantize(bare, nncf.Dataset([np.zeros((1, 3, 8, 8), np.float32)]), "float", 1)

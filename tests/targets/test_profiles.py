@@ -1,0 +1,81 @@
+import pytest
+
+from yolo_edgequant.errors import OptionError
+from yolo_edgequant.options import CHOICES, ExportOptions
+from yolo_edgequant.targets.profiles import PROFILES, resolve
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("litert", ("float", "channel", "activation", "float")),
+        ("tflite", ("int8", "channel", "activation", "int8")),
+        ("edgetpu", ("int8", "channel", "activation", "int8")),
+        ("saved_model", ("float", "channel", "activation", "int8")),
+        ("openvino", ("float", "channel", "nncf", "float")),
+    ],
+)
+def test_defaults(name, expected):
+    request = resolve(PROFILES[name], ExportOptions())
+    assert request.profile.format == name
+    assert (request.head, request.granularity, request.ranges, request.io) == expected
+
+
+def test_every_profile_is_covered_by_the_defaults_above():
+    assert set(PROFILES) == {"litert", "tflite", "edgetpu", "saved_model", "openvino"}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_was_asked_for_is_kept_and_the_rest_filled(name):
+    profile = PROFILES[name]
+    default = resolve(profile, ExportOptions())
+    for option in CHOICES:
+        for value in getattr(profile, option):
+            if value not in CHOICES[option]:
+                continue
+            request = resolve(profile, ExportOptions(**{option: value}))
+            assert getattr(request, option) == value
+            others = [o for o in CHOICES if o != option]
+            assert [getattr(request, o) for o in others] == [getattr(default, o) for o in others]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "takes"),
+    [
+        ("litert", {"io": "int8"}, "'float'"),
+        ("litert", {"io": "uint8"}, "'float'"),
+        ("edgetpu", {"io": "float"}, "'int8' or 'uint8'"),
+        ("saved_model", {"io": "float"}, "'int8' or 'uint8'"),
+        ("openvino", {"io": "int8"}, "'float'"),
+        ("openvino", {"granularity": "tensor"}, "'channel'"),
+        ("openvino", {"ranges": "activation"}, "'nncf'"),
+        ("openvino", {"ranges": "minmax", "head": "float"}, "'nncf'"),
+    ],
+)
+def test_impossible_combinations_say_what_is_possible(name, options, takes):
+    option = next(iter(options))
+    with pytest.raises(OptionError) as caught:
+        resolve(PROFILES[name], ExportOptions(**options))
+    assert str(caught.value) == (
+        f"{option}={options[option]!r} is not possible with format={name!r}, which takes {takes}"
+    )
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_raw_head_is_refused_with_what_to_use(name):
+    with pytest.raises(OptionError, match=r"^head='raw' is not built yet; use head='float' or head='int8'$"):
+        resolve(PROFILES[name], ExportOptions(head="raw"))
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profiles_offer_only_choices_that_options_can_name(name):
+    profile = PROFILES[name]
+    for option, choices in CHOICES.items():
+        offered = set(getattr(profile, option))
+        assert offered
+        assert offered <= {*choices, "nncf"}
+
+
+def test_integer_only_layouts_follow_the_devices():
+    assert {name for name, profile in PROFILES.items() if profile.channels_last} == {"tflite", "edgetpu", "saved_model"}
+    assert {name for name, profile in PROFILES.items() if profile.batches} == {"litert", "openvino"}

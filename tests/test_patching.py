@@ -1,0 +1,521 @@
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import types
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from yolo_edgequant import describe, patching
+from yolo_edgequant.errors import MissingToolError, UnsupportedVersionError
+from yolo_edgequant.patching import Patch, Registry
+from yolo_edgequant.upstream import REGISTRY
+
+SOURCE = '''\
+def logged(function):
+    def inner(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    return inner
+
+
+def scale(value, factor=2):
+    """Scale a value."""
+    return value * factor
+
+
+class Worker:
+    def __init__(self, base):
+        self.base = base
+
+    def run(self, value):
+        return self.base + value
+
+    @logged
+    def rest(self, hours=1):
+        """Decorated."""
+        return hours
+
+
+LAST = scale(1)
+'''
+
+REPLACEMENT = """\
+def marked(original, *args, **kwargs):
+    return "patched", original(*args, **kwargs)
+"""
+
+
+def marked(original, *args, **kwargs):
+    return "patched", original(*args, **kwargs)
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A distribution `toy` 1.5 with one module, which is on sys.path and not imported yet."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(patching.metadata, "version", lambda name: {"toy": "1.5"}[name])
+    package = f"toy_{uuid.uuid4().hex}"
+    name = f"{package}.mod"
+    file = tmp_path / package / "mod.py"
+    file.parent.mkdir()
+    file.write_text(SOURCE)
+
+    def patch(target="scale", replacement=marked, versions=">=1,<2"):
+        return Patch(name, target, replacement, versions, "mark the result")
+
+    def registry(*targets, **kwargs):
+        return Registry("toy", tuple(patch(target, **kwargs) for target in targets or ("scale",)))
+
+    yield types.SimpleNamespace(
+        folder=tmp_path,
+        package=package,
+        name=name,
+        file=file,
+        patch=patch,
+        registry=registry,
+        load=lambda: importlib.import_module(name),
+    )
+    for imported in (name, package):
+        sys.modules.pop(imported, None)
+
+
+def git_apply(folder, diff, *options):
+    """Run git apply in a folder that belongs to no repository."""
+    return subprocess.run(
+        ["git", "apply", *options, "-"],
+        input=diff,
+        text=True,
+        cwd=folder,
+        capture_output=True,
+        check=False,
+        env={**os.environ, "GIT_CEILING_DIRECTORIES": str(Path(folder).parent)},
+    )
+
+
+def test_a_module_that_is_imported_already_is_patched(toy):
+    module = toy.load()
+    toy.registry().enable()
+    assert module.scale(3, factor=3) == ("patched", 9)
+
+
+def test_a_module_that_arrives_later_is_patched_without_being_imported_early(toy):
+    toy.registry("scale", "Worker.run").enable()
+    assert toy.name not in sys.modules
+    module = toy.load()
+    assert module.scale(3) == ("patched", 6)
+    assert module.Worker(1).run(3) == ("patched", 4)
+    assert module.LAST == 2, "patched only once the module is complete"
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_enabling_twice_wraps_once(toy, loaded):
+    registry = toy.registry()
+    if loaded:
+        toy.load()
+    registry.enable()
+    registry.enable()
+    module = toy.load()
+    registry.enable()
+    assert module.scale(3) == ("patched", 6)
+
+
+def test_disable_restores_the_very_same_objects(toy):
+    module = toy.load()
+    function, method, decorated = module.scale, vars(module.Worker)["run"], vars(module.Worker)["rest"]
+    registry = toy.registry("scale", "Worker.run", "Worker.rest")
+    registry.enable()
+    assert vars(module.Worker)["run"] is not method
+    registry.disable()
+    assert not registry.enabled
+    assert module.scale is function
+    assert vars(module.Worker)["run"] is method
+    assert vars(module.Worker)["rest"] is decorated
+
+
+def test_disable_restores_a_module_that_arrived_later(toy):
+    registry = toy.registry()
+    registry.enable()
+    module = toy.load()
+    original = module.scale.__wrapped__
+    registry.disable()
+    assert module.scale is original
+
+
+def test_a_module_that_arrives_after_disable_stays_unpatched(toy):
+    registry = toy.registry()
+    registry.enable()
+    registry.disable()
+    module = toy.load()
+    assert module.scale(3) == 6
+    assert not hasattr(module.scale, "__wrapped__")
+
+
+@pytest.mark.parametrize("arrives", ["before", "while disabled", "after"])
+def test_enable_again_after_disable(toy, arrives):
+    registry = toy.registry()
+    if arrives == "before":
+        toy.load()
+    registry.enable()
+    registry.disable()
+    if arrives == "while disabled":
+        toy.load()
+    registry.enable()
+    assert registry.enabled
+    module = toy.load()
+    assert module.scale(3) == ("patched", 6)
+    registry.disable()
+    assert module.scale(3) == 6
+
+
+def test_disable_without_enable_does_nothing(toy):
+    module = toy.load()
+    original = module.scale
+    toy.registry().disable()
+    assert module.scale is original
+
+
+def test_the_patched_function_keeps_name_and_signature(toy):
+    module = toy.load()
+    before = inspect.signature(module.scale)
+    toy.registry().enable()
+    assert inspect.signature(module.scale) == before
+    assert (module.scale.__name__, module.scale.__doc__) == ("scale", "Scale a value.")
+
+
+def test_the_replacement_receives_the_original_and_all_arguments(toy):
+    module = toy.load()
+    original = vars(module.Worker)["run"]
+    seen = []
+    toy.registry("Worker.run", replacement=lambda *args, **kwargs: seen.append((args, kwargs))).enable()
+    worker = module.Worker(1)
+    worker.run(3)
+    worker.run(value=4)
+    assert seen == [((original, worker, 3), {}), ((original, worker), {"value": 4})]
+
+
+def test_patched_is_a_context(toy):
+    module = toy.load()
+    original = module.scale
+    registry = toy.registry()
+    with registry.patched():
+        assert module.scale(3) == ("patched", 6)
+    assert module.scale is original
+    assert not registry.enabled
+
+
+def test_patched_restores_after_an_exception(toy):
+    module = toy.load()
+    original = module.scale
+    registry = toy.registry()
+    with pytest.raises(RuntimeError, match="inside"), registry.patched():
+        raise RuntimeError("inside")
+    assert module.scale is original
+
+
+def test_patched_keeps_an_outer_enabled_state(toy):
+    module = toy.load()
+    registry = toy.registry()
+    registry.enable()
+    with registry.patched():
+        pass
+    assert registry.enabled
+    assert module.scale(3) == ("patched", 6)
+    registry.disable()
+    with registry.patched(), registry.patched():
+        pass
+    assert not registry.enabled
+
+
+def test_patched_contexts_of_two_threads_may_overlap(toy):
+    module = toy.load()
+    registry = toy.registry()
+    first, second = registry.patched(), registry.patched()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    inside = module.scale(3)
+    second.__exit__(None, None, None)
+    assert inside == ("patched", 6)
+    assert module.scale(3) == 6
+
+
+@pytest.mark.parametrize("apply", [Registry.enable, lambda registry: registry.patched().__enter__()])
+def test_a_version_outside_the_range_is_refused_in_one_line(toy, apply):
+    module = toy.load()
+    original = module.scale
+    registry = Registry("toy", (toy.patch("Worker.run"), toy.patch(versions="==1.4.*")))
+    with pytest.raises(UnsupportedVersionError) as caught:
+        apply(registry)
+    message = str(caught.value)
+    assert "toy 1.5 is outside" in message
+    assert "==1.4.*" in message
+    assert "\n" not in message
+    assert not registry.enabled
+    assert module.scale is original
+    assert not hasattr(module.Worker.run, "__wrapped__"), "all or nothing"
+
+
+def test_force_applies_outside_the_range(toy):
+    module = toy.load()
+    registry = toy.registry(versions="==1.4.*")
+    with registry.patched(force=True):
+        assert module.scale(3) == ("patched", 6)
+    registry.enable(force=True)
+    assert module.scale(3) == ("patched", 6)
+
+
+def test_a_missing_distribution_is_refused_in_one_line():
+    registry = Registry("toy-that-nobody-has", ())
+    with pytest.raises(MissingToolError, match=r"^toy-that-nobody-has is not installed; .*pip install.*$"):
+        registry.enable(force=True)
+    assert not registry.enabled
+
+
+def test_threads_end_in_a_consistent_state(toy):
+    module = toy.load()
+    originals = module.scale, vars(module.Worker)["run"]
+    registry = toy.registry("scale", "Worker.run")
+    worker = module.Worker(1)
+    seen = set()
+
+    def call():
+        seen.add(module.scale(3))
+        seen.add(worker.run(5))
+
+    def enter():
+        with registry.patched():
+            call()
+
+    actions = [registry.enable, registry.disable, call, enter] * 2
+    together = threading.Barrier(len(actions), timeout=20)
+
+    def work(action):
+        together.wait()
+        for _ in range(100):
+            action()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(actions)) as pool:
+            list(pool.map(work, actions))
+    finally:
+        sys.setswitchinterval(interval)
+    assert seen <= {6, ("patched", 6)}, "each call is patched once or not at all"
+    registry.enable()
+    assert module.scale(3) == ("patched", 6)
+    registry.disable()
+    assert (module.scale, vars(module.Worker)["run"]) == originals
+
+
+def test_threads_that_enable_at_once_while_another_imports(toy):
+    registry = toy.registry()
+    together = threading.Barrier(4, timeout=20)
+
+    def work(action):
+        together.wait()
+        return action()
+
+    registry.enable()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [registry.enable, toy.load, toy.load, toy.load]))
+    assert toy.load().scale(3) == ("patched", 6)
+
+
+def slow(toy, monkeypatch, code):
+    """Let the toy module call `code` before its body."""
+    monkeypatch.setitem(sys.modules, f"{toy.package}_hook", types.SimpleNamespace(call=code))
+    toy.file.write_text(f"import {toy.package}_hook\n\n{toy.package}_hook.call()\n\n\n{SOURCE}")
+
+
+def test_enable_again_by_the_module_that_is_being_imported(toy, monkeypatch):
+    registry = toy.registry()
+    registry.enable()
+    registry.disable()
+    slow(toy, monkeypatch, registry.enable)
+    assert toy.load().scale(3) == ("patched", 6)
+
+
+@pytest.mark.parametrize("hooked", ["not", "once", "twice"])
+def test_enable_while_another_thread_is_importing_the_module(toy, monkeypatch, hooked):
+    registry = toy.registry("scale", "Worker.run")
+    started, enabling = threading.Event(), threading.Event()
+
+    def wait():
+        started.set()
+        assert enabling.wait(20)
+        time.sleep(0.05)
+
+    slow(toy, monkeypatch, wait)
+    for _ in range(["not", "once", "twice"].index(hooked)):
+        registry.enable()
+        registry.disable()
+    with ThreadPoolExecutor(2) as pool:
+        loaded = pool.submit(toy.load)
+        assert started.wait(20)
+        enabled = pool.submit(lambda: (enabling.set(), registry.enable()))
+        enabled.result(20)
+        module = loaded.result(20)
+    assert (module.scale(3), module.Worker(1).run(3)) == (("patched", 6), ("patched", 4))
+    registry.disable()
+    assert module.scale(3) == 6
+
+
+def test_enable_does_not_lock_out_the_import_that_it_waits_for(toy, monkeypatch):
+    registry = toy.registry()
+    started, enabling = threading.Event(), threading.Event()
+    slow(toy, monkeypatch, lambda: (started.set(), enabling.wait(20), time.sleep(0.05), registry.disable()))
+    with ThreadPoolExecutor(2) as pool:
+        loaded = pool.submit(toy.load)
+        assert started.wait(20)
+        enabled = pool.submit(lambda: (enabling.set(), registry.enable()))
+        enabled.result(20)
+        module = loaded.result(20)
+    assert module.scale(3) == 6
+    registry.enable()
+    assert module.scale(3) == ("patched", 6)
+
+
+def test_a_target_that_is_gone_is_one_clear_error_and_changes_nothing(toy):
+    module = toy.load()
+    original = module.scale
+    registry = toy.registry("scale", "renamed")
+    try:
+        with pytest.raises(UnsupportedVersionError, match="renamed"):
+            registry.enable(force=True)
+    finally:
+        half_applied = module.scale is not original
+    assert not half_applied
+    assert not registry.enabled
+
+
+@pytest.mark.parametrize("target", ["renamed", "Worker.renamed", "Renamed.run"])
+def test_a_target_that_is_gone_from_a_module_that_arrives_later(toy, target):
+    registry = toy.registry("scale", target)
+    registry.enable()
+    with pytest.raises(UnsupportedVersionError) as caught:
+        toy.load()
+    message = str(caught.value)
+    assert message.startswith(f"toy 1.5 has no {toy.name}.{target}, ")
+    assert "(>=1,<2)" in message
+    assert "\n" not in message
+    assert not registry.enabled
+    assert toy.load().scale(3) == 6
+    with pytest.raises(UnsupportedVersionError):
+        registry.enable()
+
+
+def test_describe_of_a_target_that_is_gone(toy):
+    with pytest.raises(UnsupportedVersionError, match="renamed"):
+        toy.registry("renamed").describe()
+
+
+def test_describe_needs_the_distribution():
+    with pytest.raises(MissingToolError, match="toy-that-nobody-has is not installed"):
+        Registry("toy-that-nobody-has", (Patch("toy_that_nobody_has", "f", marked, ">=1", "why"),)).describe()
+
+
+def test_describe_of_a_source_without_a_final_newline_and_with_other_indents(toy):
+    source = "x = 1\f\nif x:\n  class Worker:\n    def run(self):\n      return x"
+    toy.file.write_text(source)
+    applied = git_apply(toy.folder, toy.registry("Worker.run").describe())
+    assert applied.returncode == 0, applied.stderr
+    assert toy.file.read_text().startswith(source.replace("run", "_upstream_run") + "\n\n    def run(*args")
+    ast.parse(toy.file.read_text())
+
+
+def test_describe_of_a_source_without_a_final_newline_in_the_context(toy):
+    toy.file.write_text("def scale(value):\n    return value\n\n\nLAST = scale(1)")
+    applied = git_apply(toy.folder, toy.registry().describe())
+    assert applied.returncode == 0, applied.stderr
+    assert toy.file.read_text().endswith("\n\n\nLAST = scale(1)")
+
+
+@pytest.mark.parametrize("target", ["scale", "Worker.run", "Worker.rest"])
+def test_describe_is_a_diff_that_applies_and_then_behaves_as_patched(toy, target):
+    replacements = f"{toy.package}_ours"
+    (toy.folder / f"{replacements}.py").write_text(REPLACEMENT)
+    ours = importlib.import_module(replacements)
+    registry = toy.registry(target, replacement=ours.marked)
+    diff = registry.describe()
+    assert diff.startswith(f"# {target} (>=1,<2): mark the result\n--- a/{toy.package}/mod.py\n")
+    sent = toy.folder / "sent"
+    sent.mkdir()
+    shutil.copytree(toy.file.parent, sent / toy.package)
+    checked = git_apply(sent, diff, "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert git_apply(sent, diff).returncode == 0
+    code = f"from {toy.name} import *; print(scale(3), Worker(1).run(3), Worker(1).rest(hours=8))"
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=sent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(sent), str(toy.folder)))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    plain = {"scale": "6", "Worker.run": "4", "Worker.rest": "8"}
+    expected = {**plain, target: f"('patched', {plain[target]})"}
+    if target == "scale":
+        assert "('patched', 6)" in shown.stdout
+    assert shown.stdout.strip() == " ".join(expected.values())
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("Worker.rest", "scale"),
+        ("Worker.run", "Worker.rest"),
+        ("Worker.rest", "Worker.__init__", "scale", "Worker.run"),
+    ],
+)
+def test_describe_applies_with_several_patches_of_one_file(toy, targets):
+    applied = git_apply(toy.folder, toy.registry(*targets).describe())
+    assert applied.returncode == 0, applied.stderr
+    names = [node.name for node in ast.walk(ast.parse(toy.file.read_text())) if isinstance(node, ast.FunctionDef)]
+    for name in (target.rpartition(".")[2] for target in targets):
+        assert (names.count(name), names.count(f"_upstream_{name.strip('_')}")) == (1, 1)
+
+
+def test_describe_is_the_same_whether_enabled_or_not(toy):
+    registry = toy.registry("scale", "Worker.run", "Worker.rest")
+    disabled = registry.describe()
+    registry.enable()
+    assert registry.describe() == disabled
+    registry.disable()
+    assert registry.describe() == disabled
+
+
+def test_the_real_patches_apply_to_the_installed_ultralytics(tmp_path):
+    diff = describe()
+    files = {}
+    for patch in REGISTRY.patches:
+        path = tmp_path / f"{patch.module.replace('.', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(importlib.util.find_spec(patch.module).origin, path)
+        files[patch] = path
+    checked = git_apply(tmp_path, diff, "--check")
+    assert checked.returncode == 0, checked.stderr
+    assert git_apply(tmp_path, diff).returncode == 0
+    for patch, path in files.items():
+        changed = path.read_text()
+        names = [node.name for node in ast.walk(ast.parse(changed)) if isinstance(node, ast.FunctionDef)]
+        assert names.count(f"_upstream_{patch.attribute.strip('_')}") == 1
+        assert f"import {patch.replacement.__name__} as replacement" in changed
+        assert f"# {patch.target} ({patch.versions}): {patch.why}" in diff.splitlines()
+
+
+def test_every_real_replacement_can_be_imported_by_the_name_in_the_diff():
+    for patch in REGISTRY.patches:
+        module = importlib.import_module(patch.replacement.__module__)
+        assert getattr(module, patch.replacement.__name__) is patch.replacement
