@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .quantization import calibration, ranges, recipe, tflite
 from .quantization.graph import Graph
-from .targets.profiles import Request
 
 LOGGER = logging.getLogger("yolo_edgequant")
 
@@ -33,7 +32,7 @@ class Calibrated:
         """Make an INT8 file.
 
         Args:
-            head: ``int8`` or ``float``.
+            head: ``int8``, ``float`` or ``raw``; a raw graph has no head left, so all of it is in integers.
             granularity: ``channel`` or ``tensor``.
             io: type of the input, and of the outputs unless the head is in float: ``int8``, ``uint8`` or ``float``.
 
@@ -51,34 +50,22 @@ class Calibrated:
         return tflite.unsigned_io(content) if io == "uint8" else content
 
 
-def calibrate(content: bytes, images: Iterable[np.ndarray], estimator: str) -> Calibrated:
+def calibrate(content: bytes, images: Iterable[np.ndarray], estimator: str, logits: Sequence[int] = ()) -> Calibrated:
     """Run the images through a float ``.tflite`` file, once, and choose the ranges of its activations.
 
     Args:
         content: the file; its input is float32 with values 0 to 1.
         images: arrays of the input's shape, consumed one at a time.
         estimator: a key of :data:`.quantization.ranges.ESTIMATORS`.
+        logits: positions of the outputs of which the host will take the sigmoid.
 
     Raises:
         CalibrationError: no image, a wrong shape, or values that are not finite.
     """
     graph = Graph(content)
-    statistics = calibration.collect(content, images, ranges.histogram_tensors(estimator, graph))
-    chosen = ranges.estimate(estimator, graph, statistics)
+    scores = frozenset(graph.outputs[position] for position in logits)
+    statistics = calibration.collect(content, images, ranges.histogram_tensors(estimator, graph, scores))
+    chosen = ranges.estimate(estimator, graph, statistics, scores)
     for tensor in graph.inputs:
         chosen[tensor] = (0.0, 1.0)  # images: a scale of exactly 1/255, whatever the calibration images hold
     return Calibrated(content, graph, chosen)
-
-
-def request_metadata(request: Request, version: str) -> dict[str, str | int]:
-    """What a file holds, under the key ``edgequant`` of its metadata; see docs/metadata.md."""
-    return {
-        "schema": 1,
-        "version": version,
-        "head": request.head,
-        "granularity": request.granularity,
-        "ranges": request.ranges,
-        "io": request.io,
-        "layout": "NHWC" if request.profile.channels_last else "NCHW",
-        "boxes": "pixels" if request.profile.format == "openvino" else "normalised",
-    }

@@ -46,6 +46,7 @@ def test_what_was_asked_for_is_kept_and_the_rest_filled(name):
         ("litert", {"io": "uint8"}, "'float'"),
         ("edgetpu", {"io": "float"}, "'int8' or 'uint8'"),
         ("saved_model", {"io": "float"}, "'int8' or 'uint8'"),
+        ("saved_model", {"head": "raw"}, "'float' or 'int8'"),
         ("openvino", {"io": "int8"}, "'float'"),
         ("openvino", {"granularity": "tensor"}, "'channel'"),
         ("openvino", {"ranges": "activation"}, "'nncf'"),
@@ -61,10 +62,6 @@ def test_impossible_combinations_say_what_is_possible(name, options, takes):
     )
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_a_raw_head_is_refused_with_what_to_use(name):
-    with pytest.raises(OptionError, match=r"^head='raw' is not built yet; use head='float' or head='int8'$"):
-        resolve(PROFILES[name], ExportOptions(head="raw"))
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -60,7 +60,11 @@ def fp32(shapes_data):
             "shapes_full_integer_quant.tflite",
             0.75,
         ),
+        ("litert", {"head": "raw"}, "shapes_int8.tflite", 0.97),
+        ("tflite", {"head": "raw"}, "shapes_full_integer_quant.tflite", 0.97),
+        ("tflite", {"head": "raw", "granularity": "tensor", "io": "uint8"}, "shapes_full_integer_quant.tflite", 0.95),
         ("openvino", {}, "shapes_int8_openvino_model", 0.97),
+        ("openvino", {"head": "raw"}, "shapes_int8_openvino_model", 0.97),
         ("openvino", {"head": "int8"}, "shapes_int8_openvino_model", 0.85),
     ],
 )
@@ -76,17 +80,22 @@ def test_exported_files_detect_and_say_what_they_hold(shapes_model, shapes_data,
     contract = metadata["edgequant"]
     default = {"tflite": "int8"}.get(format, "float")
     assert contract["head"] == options.get("head", default)
-    assert contract["boxes"] == ("pixels" if format == "openvino" else "normalised")
+    if options.get("head") == "raw":
+        assert [o["name"] for o in contract["raw"]["outputs"]] == ["boxes"] * 3 + ["scores"] * 3
+        assert contract["raw"]["reg_max"] == 16
+    else:
+        assert contract["boxes"] == ("pixels" if format == "openvino" else "normalised")
     assert contract["layout"] == ("NHWC" if format == "tflite" else "NCHW")
     assert contract["version"] == yolo_edgequant.__version__
     assert {p.name for p in shapes_model.parent.iterdir()} == {"shapes.pt", name}, "nothing else is left"
 
 
-def test_tflite_is_nhwc_int8_from_end_to_end_with_builtin_operators_only(shapes_model, shapes_data):
-    graph = Graph(Path(export(shapes_model, shapes_data, format="tflite")).read_bytes())
+@pytest.mark.parametrize(("head", "left_out"), [("int8", set()), ("raw", {"SOFTMAX", "SUB", "TRANSPOSE"})])
+def test_tflite_is_nhwc_int8_from_end_to_end_with_builtin_operators_only(shapes_model, shapes_data, head, left_out):
+    graph = Graph(Path(export(shapes_model, shapes_data, format="tflite", head=head)).read_bytes())
     assert graph.shape(graph.inputs[0]) == (1, 160, 160, 3)
-    assert graph.dtype(graph.inputs[0]) == graph.dtype(graph.outputs[0]) == "INT8"
-    assert {op.kind for op in graph.operations} == INTEGER_OPERATORS
+    assert {graph.dtype(t) for t in (*graph.inputs, *graph.outputs)} == {"INT8"}
+    assert {op.kind for op in graph.operations} == INTEGER_OPERATORS - left_out
     floats = [op.kind for op in graph.operations if any(graph.dtype(t) == "FLOAT32" for t in op.outputs)]
     assert floats == []
 

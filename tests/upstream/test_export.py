@@ -24,7 +24,8 @@ def one_line(raised):
     ("arguments", "match"),
     [
         ({"head": "flaot"}, "head='flaot' is not one of 'int8', 'float', 'raw'"),
-        ({"head": "raw"}, "not built yet"),
+        ({"format": "saved_model", "head": "raw"}, "head='raw' is not possible with format='saved_model'"),
+        ({"format": "openvino", "head": "int8", "nms": True}, "leave dynamic= and nms= out"),
         ({"granularity": "layer"}, "granularity='layer'"),
         ({"ranges": "max"}, "ranges='max'"),
         ({"format": "openvino", "granularity": "tensor"}, "not possible with format='openvino'"),
@@ -124,8 +125,8 @@ def test_options_reach_the_export_from_the_call_the_context_and_the_thread(monke
 
 
 def test_int8_true_is_quantize_8(shapes_model, shapes_data):
-    with pytest.raises(OptionError, match="not built yet"):
-        YOLO(shapes_model).export(format="tflite", int8=True, data=shapes_data, imgsz=160, head="raw")
+    with pytest.raises(OptionError, match="io='float' is not possible with format='edgetpu'"):
+        YOLO(shapes_model).export(format="edgetpu", int8=True, data=shapes_data, imgsz=160, io="float")
 
 
 def test_disabled_there_are_no_options(shapes_model):

@@ -55,6 +55,39 @@ class Grid:
         return cls(anchors, cell, sides, sides / 2, cell[:, :1] * (width / max(size)), (height, width))
 
 
+def distances(raw: torch.Tensor, reg_max: int) -> torch.Tensor:
+    """Distances to the sides of a box, in cells, from the outputs of the box convolutions.
+
+    Args:
+        raw: (B, 4 * reg_max, A) float32, logits over the distances 0, 1, …, reg_max - 1 (the integral of Distribution
+            Focal Loss, https://arxiv.org/abs/2006.04388), or the distances themselves where reg_max is 1.
+        reg_max: bins of a distribution.
+
+    Returns:
+        (B, 4, A) float32.
+    """
+    if reg_max == 1:
+        return raw
+    batch, _, anchors = raw.shape
+    shares = raw.view(batch, 4, reg_max, anchors).softmax(2)
+    return (shares * torch.arange(reg_max, dtype=raw.dtype, device=raw.device).view(1, 1, -1, 1)).sum(2)
+
+
+def pixel_factors(size: tuple[int, int], classes: int, channels: int, keypoints: tuple[int, int] | None) -> list[int]:
+    """What to multiply each channel of normalised detections with to have boxes and keypoints in pixels.
+
+    Args:
+        size: (height, width) of the input in pixels.
+        classes: nc.
+        channels: of the detections, 4 + nc + extra.
+        keypoints: (K, D) if the extra channels are keypoints.
+    """
+    height, width = size
+    count, dimension = keypoints or (0, 0)
+    factors = [width, height, width, height, *[1] * classes, *[width, height, 1][:dimension] * count]
+    return [*factors, *[1] * (channels - len(factors))]
+
+
 def boxes(distances: torch.Tensor, grid: Grid, corners: bool = False) -> torch.Tensor:
     """Normalised boxes from the distances to their sides.
 

@@ -56,17 +56,12 @@ class InPixels(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.classes = classes
-        height, width = size
-        self.box = [width, height, width, height]
-        count, dimension = keypoints or (0, 0)
-        self.points = [width, height, 1][:dimension] * count
+        self.size, self.classes, self.keypoints = size, classes, keypoints
 
     def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Run the model and scale boxes and keypoints."""
         made = self.model(image)
         first = made[0] if isinstance(made, (tuple, list)) else made
-        factors = [*self.box, *[1] * self.classes, *self.points]
-        factors += [1] * (first.shape[1] - len(factors))
+        factors = decode.pixel_factors(self.size, self.classes, first.shape[1], self.keypoints)
         first = first * torch.tensor(factors, dtype=first.dtype).view(1, -1, 1)
         return (first, *made[1:]) if isinstance(made, (tuple, list)) else first

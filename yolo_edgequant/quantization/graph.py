@@ -94,6 +94,11 @@ class Graph:
             return None
         return np.frombuffer(np.asarray(data).tobytes(), np.float32).reshape(self.shape(tensor))
 
+    def output_order(self) -> list[int]:
+        """For each output, the position that the traced model gave it: the number in its name in the signature."""
+        names = {entry.tensorIndex: entry.name for entry in self._model.signatureDefs[0].outputs}
+        return [int(names[t].decode().rpartition("_")[2]) for t in self.outputs]
+
     def activations(self) -> list[int]:
         """Every float32 tensor that depends on the input: the graph's inputs, then operators' outputs in order."""
         computed = [t for op in self.operations for t in op.outputs]

@@ -39,14 +39,15 @@ def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int | None
     Args:
         model: the float model.
         images: the calibration set; iterated once.
-        kind: ``float`` keeps all of Head #3 in float, ``int8`` only the last operation before each result.
+        kind: ``float`` keeps all of Head #3 in float, ``int8`` only the last operation before each result; a ``raw``
+            model has no head left to keep.
         count: number of batches in `images`, all of which are used; None for NNCF's default.
 
     Raises:
         RecipeError: the scope matched nothing, or something in it was quantised all the same.
     """
-    scope = head(model) if kind == "float" else _last(model)
-    if not scope:
+    scope = {"float": head, "int8": _last, "raw": lambda _: []}[kind](model)
+    if not scope and kind != "raw":
         raise RecipeError(
             "the ignored scope of Head #3 matched nothing: no arithmetic lies between the last trained layers and the "
             "results of this model"
@@ -57,7 +58,7 @@ def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int | None
         images,
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=count or 300,
-        ignored_scope=nncf.IgnoredScope(names=scope),
+        ignored_scope=nncf.IgnoredScope(names=scope) if scope else None,
     )
     _assert_float(quantised, set(scope))
     return quantised

@@ -35,36 +35,39 @@ _LOW_STEPS = np.linspace(0.02, 1.0, 50)
 _HIGH_STEPS = np.linspace(0.3, 1.0, 36)
 
 
-def estimate(name: str, graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+def estimate(
+    name: str, graph: Graph, statistics: dict[int, Statistics], logits: frozenset[int] = frozenset()
+) -> Ranges:
     """Choose a range for every activation.
 
     Args:
         name: a key of :data:`ESTIMATORS`.
         graph: the float graph.
         statistics: per tensor index, from :func:`.calibration.collect`.
+        logits: outputs of the graph of which the host will take the sigmoid.
 
     Returns:
         A range for each tensor of `statistics`; every range contains 0, as TFLite's kernels require of padding.
     """
-    ranges = ESTIMATORS[name](graph, statistics)
+    ranges = ESTIMATORS[name](graph, statistics, logits)
     return {tensor: (min(low, 0.0), max(high, 0.0)) for tensor, (low, high) in ranges.items()}
 
 
-def histogram_tensors(name: str, graph: Graph) -> set[int]:
+def histogram_tensors(name: str, graph: Graph, logits: frozenset[int] = frozenset()) -> set[int]:
     """The tensors of which the estimator `name` needs a histogram."""
     if name == "minmax":
         return set()
     if name == "activation":
-        return {t for t in graph.activations() if graph.silu(t) is not None or _feeds_score(graph, t)}
+        return {t for t in graph.activations() if graph.silu(t) is not None or _feeds_score(graph, t, logits)}
     return set(graph.activations())
 
 
-def minmax(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+def minmax(graph: Graph, statistics: dict[int, Statistics], logits: frozenset[int] = frozenset()) -> Ranges:
     """The extremes of each activation."""
     return {tensor: (s.minimum, s.maximum) for tensor, s in statistics.items()}
 
 
-def percentile(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+def percentile(graph: Graph, statistics: dict[int, Statistics], logits: frozenset[int] = frozenset()) -> Ranges:
     """The central 99.99 % of each activation's values."""
     ranges = {}
     for tensor, s in statistics.items():
@@ -77,12 +80,12 @@ def percentile(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
     return ranges
 
 
-def mse(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+def mse(graph: Graph, statistics: dict[int, Statistics], logits: frozenset[int] = frozenset()) -> Ranges:
     """The range of each activation with the least squared quantisation error."""
     return {tensor: _search(s, lambda x, low, high: _quantise(x, low, high) - x) for tensor, s in statistics.items()}
 
 
-def activation(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
+def activation(graph: Graph, statistics: dict[int, Statistics], logits: frozenset[int] = frozenset()) -> Ranges:
     """The range with the least squared error after the SiLU or sigmoid that reads the tensor; else the extremes."""
     ranges = minmax(graph, statistics)
     for tensor, s in statistics.items():
@@ -91,13 +94,13 @@ def activation(graph: Graph, statistics: dict[int, Statistics]) -> Ranges:
             low, high = _search(s, _silu_error)
             ranges[tensor] = (low, high)
             ranges[product] = _silu_range(low, high)
-        elif _feeds_score(graph, tensor):
+        elif _feeds_score(graph, tensor, logits):
             low, high = _search(s, _score_error)
             ranges[tensor] = (low, s.maximum)  # the highest scores are few and matter most: never clip them
     return ranges
 
 
-ESTIMATORS: dict[str, Callable[[Graph, dict[int, Statistics]], Ranges]] = {
+ESTIMATORS: dict[str, Callable[[Graph, dict[int, Statistics], frozenset[int]], Ranges]] = {
     "minmax": minmax,
     "percentile": percentile,
     "mse": mse,
@@ -108,13 +111,15 @@ ESTIMATORS: dict[str, Callable[[Graph, dict[int, Statistics]], Ranges]] = {
 _MOVES = {"TRANSPOSE", "RESHAPE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT"}
 
 
-def _feeds_score(graph: Graph, tensor: int) -> bool:
-    """True if all that reads the tensor is, after mere moves, a sigmoid that is not part of a SiLU."""
-    if graph.silu(tensor) is not None or tensor in graph.outputs:
+def _feeds_score(graph: Graph, tensor: int, logits: frozenset[int]) -> bool:
+    """True if all that reads the tensor is, after mere moves, a sigmoid that is not part of a SiLU, or the host's."""
+    if tensor in graph.outputs:
+        return tensor in logits
+    if graph.silu(tensor) is not None:
         return False
     readers = graph.consumers[tensor]
     return bool(readers) and all(
-        op.kind == "LOGISTIC" or (op.kind in _MOVES and all(_feeds_score(graph, t) for t in op.outputs))
+        op.kind == "LOGISTIC" or (op.kind in _MOVES and all(_feeds_score(graph, t, logits) for t in op.outputs))
         for op in readers
     )
 

@@ -36,16 +36,24 @@ _ESTIMATORS = ("activation", "mse", "percentile", "minmax")
 PROFILES: dict[str, Profile] = {
     profile.format: profile
     for profile in (
-        Profile("litert", ("float", "int8"), ("channel", "tensor"), _ESTIMATORS, ("float",), False, True),
+        Profile("litert", ("float", "int8", "raw"), ("channel", "tensor"), _ESTIMATORS, ("float",), False, True),
         # integer from end to end by default: NXP's and Coral's accelerators have no float arithmetic
         Profile(
-            "tflite", ("int8", "float"), ("channel", "tensor"), _ESTIMATORS, ("int8", "uint8", "float"), True, False
+            "tflite",
+            ("int8", "float", "raw"),
+            ("channel", "tensor"),
+            _ESTIMATORS,
+            ("int8", "uint8", "float"),
+            True,
+            False,
         ),
-        Profile("edgetpu", ("int8", "float"), ("channel", "tensor"), _ESTIMATORS, ("int8", "uint8"), True, False),
+        Profile(
+            "edgetpu", ("int8", "float", "raw"), ("channel", "tensor"), _ESTIMATORS, ("int8", "uint8"), True, False
+        ),
         # io names the full-integer file; the directory also has its float-input twin
         Profile("saved_model", ("float", "int8"), ("channel", "tensor"), _ESTIMATORS, ("int8", "uint8"), True, False),
         # NNCF estimates its own ranges, and OpenVINO's CPU kernels take per-channel weights at no cost
-        Profile("openvino", ("float", "int8"), ("channel",), ("nncf",), ("float",), False, True),
+        Profile("openvino", ("float", "int8", "raw"), ("channel",), ("nncf",), ("float",), False, True),
     )
 }
 
@@ -76,8 +84,6 @@ def resolve(profile: Profile, options: ExportOptions) -> Request:
     for name in ("head", "granularity", "ranges", "io"):
         allowed: tuple[str, ...] = getattr(profile, name)
         value = getattr(options, name)
-        if value == "raw":
-            raise OptionError("head='raw' is not built yet; use head='float' or head='int8'")
         if value is not None and value not in allowed:
             raise OptionError(
                 f"{name}={value!r} is not possible with format={profile.format!r}, which takes "

@@ -54,6 +54,13 @@ REGISTRY = Registry(
             "round instead of truncating at the input, uint8 ends, decode by the file's metadata",
         ),
         Patch(
+            "ultralytics.nn.backends.openvino",
+            "OpenVINOBackend.forward",
+            backends.openvino_forward,
+            _TESTED,
+            "decode the outputs of raw files",
+        ),
+        Patch(
             "ultralytics.nn.backends.tensorflow",
             "TensorFlowBackend.forward",
             backends.tensorflow_forward,

@@ -17,8 +17,7 @@ from rich.progress import track
 from .. import __version__
 from ..errors import CompilerError, MissingToolError
 from ..files import whole
-from ..targets.profiles import Request
-from .export import active
+from .export import Job, active
 
 if TYPE_CHECKING:
     import torch
@@ -45,18 +44,15 @@ def torch2litert(
     job = active()
     if job is None:
         return original(model, im, file, quantize, calibration_dataset, metadata, prefix)
-    from ..pipeline import request_metadata
-
     request = job.request
     file = Path(file)
-    calibrated = _calibrated(model, im, calibration_dataset, request, prefix)
+    calibrated = _calibrated(job, model, im, calibration_dataset, prefix)
     content = calibrated.quantise(request.head, request.granularity, request.io)
     whole_integer = "integer_quant" if request.head == "float" else "full_integer_quant"
     tag = "int8" if request.profile.format == "litert" else whole_integer
     path = file.with_name(f"{file.stem}_{tag}.tflite")
-    contract = {**(metadata or {}), "edgequant": request_metadata(request, __version__)}
-    _write(path, content, contract)
-    return _compile_edgetpu(path, contract, prefix) if request.profile.format == "edgetpu" else str(path)
+    _write(path, content, job.exporter.metadata)
+    return _compile_edgetpu(path, job.exporter.metadata, prefix) if request.profile.format == "edgetpu" else str(path)
 
 
 def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any, **kwargs: Any) -> tuple[str, None]:
@@ -71,7 +67,6 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
     from ultralytics.utils import YAML, colorstr
 
     from ..conversion.saved_model import to_saved_model
-    from ..pipeline import request_metadata
 
     request = job.request
     prefix = colorstr("TensorFlow SavedModel:")
@@ -86,7 +81,7 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
             onnx_file.unlink(missing_ok=True)
         YAML.save(temporary / "metadata.yaml", self.metadata)
         loader = self.get_int8_calibration_dataloader(prefix)
-        calibrated = _calibrated(self.model, self.im, loader, request, prefix)
+        calibrated = _calibrated(job, self.model, self.im, loader, prefix)
         weights_only = quantizer.Quantizer(calibrated.content, recipe.dynamic_wi8_afp32())
         half = quantizer.Quantizer(calibrated.content)
         half.add_weight_only_config(".*", "*", 16, algorithm_key="float_casting")
@@ -98,9 +93,8 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
             "full_integer_quant": calibrated.quantise("int8", request.granularity, request.io),
         }
         for tag, content in files.items():
-            contract = {**self.metadata, "edgequant": request_metadata(request, __version__)}
-            contract["edgequant"].update(_PARTS.get(tag, {}))
-            _write(temporary / f"{stem}_{tag}.tflite", content, contract)
+            contract = {**self.metadata["edgequant"], **_PARTS.get(tag, {})}
+            _write(temporary / f"{stem}_{tag}.tflite", content, {**self.metadata, "edgequant": contract})
     return str(folder), None
 
 
@@ -130,17 +124,14 @@ def torch2openvino(
     if job is None:
         return original(model, im, output_dir, dynamic, quantize, calibration_dataset, int8_detect, prefix)
     from ..heads.rewrite import InPixels
-    from ..pipeline import request_metadata
     from ..quantization import openvino
-    from .heads import detection_head, normalise_head
+    from .heads import detection_head
 
     request = job.request
-    job.exporter.metadata["edgequant"] = request_metadata(request, __version__)
     head = detection_head(job.exporter.model)
+    _prepare_head(job, im, prefix)
     if request.head == "int8" and head is not None:
-        size = (int(im.shape[2]), int(im.shape[3]))
-        normalise_head(head, size)
-        model = InPixels(model, size, head.nc, getattr(head, "kpt_shape", None))
+        model = InPixels(model, (int(im.shape[2]), int(im.shape[3])), head.nc, getattr(head, "kpt_shape", None))
     float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
     loader = calibration_dataset.get_data()
     _warn_if_few(calibration_dataset.get_length(), prefix)
@@ -149,28 +140,58 @@ def torch2openvino(
     )
 
 
-def _calibrated(model: nn.Module, image: torch.Tensor, loader: DataLoader, request: Request, prefix: str) -> Calibrated:
-    """Convert the exporter's model with normalised decoding, and calibrate it."""
+def _prepare_head(job: Job, image: torch.Tensor, prefix: str) -> None:
+    """Give the head of the exporter's model the arithmetic of the request, and note in the metadata what it holds."""
+    from ultralytics.utils import LOGGER
+
+    from .heads import detach_head, detection_head, normalise_head
+
+    request, exporter = job.request, job.exporter
+    contract: dict[str, Any] = {
+        "schema": 1,
+        "version": __version__,
+        "head": request.head,
+        "granularity": request.granularity,
+        "ranges": request.ranges,
+        "io": request.io,
+        "layout": "NHWC" if request.profile.channels_last else "NCHW",
+    }
+    exporter.metadata["edgequant"] = contract
+    head = detection_head(exporter.model)
+    if head is None:
+        return
+    in_pixels = request.profile.format == "openvino"
+    if exporter.model.end2end and (request.head == "raw" or not in_pixels):
+        exporter.model.end2end = exporter.metadata["end2end"] = False
+        LOGGER.warning(f"{prefix} this INT8 file cannot hold NMS-free output yet, exporting one-to-many.")
+    if request.head == "raw":
+        contract["raw"] = detach_head(head, cells_first=not in_pixels)
+    else:
+        contract["boxes"] = "pixels" if in_pixels else "normalised"
+        if request.head == "int8" or not in_pixels:
+            normalise_head(head, (int(image.shape[2]), int(image.shape[3])))
+
+
+def _calibrated(job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoader, prefix: str) -> Calibrated:
+    """Convert the exporter's model, and calibrate it."""
     from ultralytics.utils import LOGGER
 
     from .. import pipeline
     from ..conversion.litert import to_tflite
-    from .heads import detection_head, normalise_head
+    from ..quantization.graph import Graph
 
-    head = detection_head(model)
-    if head is not None:
-        if getattr(model, "end2end", False):
-            model.end2end = False
-            LOGGER.warning(
-                f"{prefix} NMS-free output is not available in INT8 .tflite files yet, exporting one-to-many."
-            )
-        normalise_head(head, (int(image.shape[2]), int(image.shape[3])))
+    request = job.request
+    _prepare_head(job, image, prefix)
     LOGGER.info(f"\n{prefix} converting with litert-torch...")
     content = to_tflite(model, image, request.profile.channels_last)
     _warn_if_few(len(loader) * loader.batch_size, prefix)
     images = _images(loader, image.shape[0], request.profile.channels_last)
     progress = track(images, f"calibrating ({request.ranges})", total=len(loader), transient=True)
-    return pipeline.calibrate(content, progress, request.ranges)
+    raw = job.exporter.metadata["edgequant"].get("raw", {"outputs": []})
+    if raw["outputs"]:
+        raw["outputs"] = [raw["outputs"][position] for position in Graph(content).output_order()]
+    logits = [position for position, output in enumerate(raw["outputs"]) if output["name"] == "scores"]
+    return pipeline.calibrate(content, progress, request.ranges, logits)
 
 
 def _images(loader: DataLoader, batch: int, channels_last: bool) -> Iterator[np.ndarray]:

@@ -117,6 +117,8 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
         raise OptionError(
             f"batch={args.batch} is not possible with format={profile.format!r}: its files take one image"
         )
+    if profile.format == "openvino" and current().head == "int8" and (args.dynamic or args.nms is not None):
+        raise OptionError("head='int8' needs fixed shapes and plain outputs: leave dynamic= and nms= out, or the head")
     if args.nms and profile.format == "saved_model":
         raise OptionError("nms=True is not possible with INT8 .tflite files; leave it out, predict() does NMS")
     _check_data(args, model.task)

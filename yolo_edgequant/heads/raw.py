@@ -1,0 +1,84 @@
+"""Raw outputs: the graph ends at the detection convolutions, each output with a scale of its own, and the host decodes.
+
+No arithmetic is left for 8 bits to spoil, and nothing in the file is in float.
+"""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import decode
+
+
+def detach(
+    head: nn.Module,
+    branches: Mapping[str, Sequence[nn.Module] | None],
+    prototypes: Callable[[list[torch.Tensor]], torch.Tensor] | None,
+    cells_first: bool,
+) -> None:
+    """Let one head instance return its convolutions' outputs instead of detections.
+
+    Args:
+        head: a detection head; its ``forward_head`` gives the outputs of each branch by name.
+        branches: the modules of each branch, one for each level.
+        prototypes: from the feature maps to the mask prototypes, or None for heads without masks.
+        cells_first: outputs are (B, cells, C) instead of (B, C, cells).
+    """
+    single = copy.copy(head)  # shares the layers, but loops over one level
+    single.nl = 1
+    levels = head.nl
+
+    def forward(self: nn.Module, x: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        made: dict[str, list[torch.Tensor]] = {}
+        for level in range(levels):
+            modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}
+            for name, values in single.forward_head([x[level]], **modules).items():
+                if name != "feats":
+                    made.setdefault(name, []).append(values.transpose(1, 2) if cells_first else values)
+        outputs = [values for group in made.values() for values in group]
+        return (*outputs, prototypes(x)) if prototypes is not None else tuple(outputs)
+
+    head.forward = types.MethodType(forward, head)
+
+
+def contract(names: Sequence[str], strides: Sequence[int], masks: bool, **facts: Any) -> dict[str, Any]:
+    """What a reader needs to decode: each output's meaning, in order, and the head's constants.
+
+    Args:
+        names: of the branches' outputs, for example ``boxes``, ``scores``.
+        strides: of the levels, pixels.
+        masks: mask prototypes come last.
+        facts: the head's constants, by name.
+    """
+    outputs: list[dict[str, Any]] = [{"name": name, "stride": stride} for name in names for stride in strides]
+    return {"outputs": [*outputs, {"name": "prototypes"}] if masks else outputs, "strides": list(strides), **facts}
+
+
+def detections(parts: Mapping[str, torch.Tensor], grid: decode.Grid, facts: Mapping[str, Any]) -> torch.Tensor:
+    """Decode raw outputs.
+
+    Args:
+        parts: by name, (B, C, A) float32 over the cells of all levels: ``boxes`` (4 * reg_max channels of logits, or 4
+            distances), ``scores`` (logits), and one of ``mask_coefficient``, ``kpts`` and ``angle`` if the task has it.
+        grid: the cells.
+        facts: ``reg_max``, and for poses ``kpt_shape`` and ``keypoint`` (gain and offset), from :func:`contract`.
+
+    Returns:
+        (B, 4 + nc + extra, A) float32: normalised boxes, scores from 0 to 1, and what the task adds.
+    """
+    distances = decode.distances(parts["boxes"], facts["reg_max"])
+    scores = parts["scores"].sigmoid()
+    if "angle" in parts:
+        return torch.cat((decode.rotated_boxes(distances, parts["angle"], grid), scores, parts["angle"]), 1)
+    made = [decode.boxes(distances, grid), scores]
+    if "mask_coefficient" in parts:
+        made.append(parts["mask_coefficient"])
+    if "kpts" in parts:
+        made.append(decode.keypoints(parts["kpts"], tuple(facts["kpt_shape"]), grid, *facts["keypoint"]))
+    return torch.cat(made, 1)
