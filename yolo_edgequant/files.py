@@ -35,7 +35,7 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         with suppress(FileExistsError):
             path.parent.mkdir(parents=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
             temporary = Path(folder) / path.name
             yield temporary
             if not temporary.exists():

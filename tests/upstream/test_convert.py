@@ -215,6 +215,41 @@ def test_an_export_that_fails_leaves_no_half_file_and_the_next_one_works(shapes_
     assert Path(export(shapes_model, shapes_data, format="tflite")).is_file()
 
 
+def test_openvino_leaves_no_half_folder_and_keeps_the_old_one(shapes_model, shapes_data, monkeypatch):
+    import openvino as ov
+
+    from yolo_edgequant.errors import OutputError
+
+    made = Path(export(shapes_model, shapes_data, format="openvino"))
+    before = (made / "shapes.xml").read_bytes()
+
+    def full(model, file, **kwargs):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ov, "save_model", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        export(shapes_model, shapes_data, format="openvino")
+    assert (made / "shapes.xml").read_bytes() == before
+    assert {p.name for p in shapes_model.parent.iterdir()} == {"shapes.pt", made.name}
+
+
+def test_openvino_runs_each_image_once(shapes_model, shapes_data, monkeypatch):
+    from ultralytics.engine.exporter import Exporter
+
+    taken = []
+    transform = Exporter._transform_fn
+
+    def counting(self, item):
+        taken.append(1)
+        return transform(self, item)
+
+    monkeypatch.setattr(Exporter, "_transform_fn", counting)
+    export(shapes_model, shapes_data, format="openvino")
+    assert len(taken) == 24
+
+
 FP32 = """
 import datetime as time, sys, zipfile
 from pathlib import Path

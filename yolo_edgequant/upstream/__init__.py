@@ -33,6 +33,13 @@ REGISTRY = Registry(
             "one conversion and one calibration for all files, boxes normalised, memory that does not grow",
         ),
         Patch(
+            "ultralytics.engine.exporter",
+            "Exporter.export_openvino",
+            convert.export_openvino,
+            _TESTED,
+            "move the folder into place when it is whole",
+        ),
+        Patch(
             "ultralytics.utils.export.litert",
             "torch2litert",
             convert.torch2litert,

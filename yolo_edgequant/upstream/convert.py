@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -106,6 +107,21 @@ _PARTS: dict[str, dict[str, str]] = {
     "integer_quant": {"io": "float"},
     "full_integer_quant": {"head": "int8"},
 }
+
+
+def export_openvino(original: Callable[..., str], self: Exporter, *args: Any, **kwargs: Any) -> str:
+    """``Exporter.export_openvino``, which inside an INT8 export of ours moves the folder into place when it is whole."""
+    if active() is None:
+        return original(self, *args, **kwargs)
+    file = self.file
+    folder = file.with_name(f"{file.stem}_int8_openvino_model")
+    with whole(folder) as temporary:
+        self.file = temporary.parent / file.name
+        try:
+            original(self, *args, **kwargs)
+        finally:
+            self.file = file
+    return f"{folder}{os.sep}"
 
 
 def torch2openvino(
