@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
 )
 console = Console()
+if not console.is_terminal:
+    console = Console(width=160)  # a table in a file or a pipe keeps all its columns
 
 Listed = Annotated[str, typer.Option(help="Comma-separated.")]
 
@@ -134,7 +136,7 @@ def _bench(
                 console.print(step, soft_wrap=True)
 
         done = run(settings, rows, out, tell)
-    console.print(report.table(done), width=None if console.is_terminal else 140)
+    console.print(report.table(done))
     if markdown:
         typer.echo(report.markdown(done))
     for row in done:

@@ -15,7 +15,7 @@ from yolo_edgequant.upstream import export
 
 BOUNDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["architectures"]
 
-pytestmark = pytest.mark.accuracy
+pytestmark = pytest.mark.slow
 
 
 def lively(architecture, classes, images):

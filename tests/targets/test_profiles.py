@@ -62,8 +62,6 @@ def test_impossible_combinations_say_what_is_possible(name, options, takes):
     )
 
 
-
-
 @pytest.mark.parametrize("name", PROFILES)
 def test_profiles_offer_only_choices_that_options_can_name(name):
     profile = PROFILES[name]

@@ -15,7 +15,9 @@ def _convert_the_same_model_once(conversions, monkeypatch):
 
     def to_tflite(model, image, channels_last):
         weights = tuple(float(p.double().sum()) for p in model.parameters())
-        key = (weights, tuple(image.shape), channels_last)
+        made = model(image)
+        made = made if isinstance(made, tuple) else (made,)
+        key = (weights, tuple(image.shape), tuple(tuple(y.shape) for y in made), channels_last)
         if key not in conversions:
             conversions[key] = convert(model, image, channels_last)
         return conversions[key]

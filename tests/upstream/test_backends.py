@@ -45,6 +45,7 @@ def test_files_of_stock_ultralytics_give_what_they_gave(stock, shapes_data):
     assert torch.equal(with_patches, without)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])
 @pytest.mark.parametrize(("format", "head"), [("tflite", "float"), ("litert", "raw")])
 def test_other_tasks_give_outputs_near_the_checkpoints(tmp_path, shapes_data, monkeypatch, task, format, head):

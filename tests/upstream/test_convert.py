@@ -172,10 +172,10 @@ def test_split_and_fraction_choose_the_images_and_few_are_warned_of(shapes_model
     counts = []
     calibrate = pipeline.calibrate
 
-    def counting(content, images, estimator):
+    def counting(content, images, estimator, logits):
         images = list(images)
         counts.append(len(images))
-        return calibrate(content, iter(images), estimator)
+        return calibrate(content, iter(images), estimator, logits)
 
     monkeypatch.setattr(pipeline, "calibrate", counting)
     for arguments in ({"split": "train"}, {"split": "val"}, {"split": "train", "fraction": 0.5}):
@@ -278,6 +278,7 @@ def parts(torchscript):
         return {name: archive.read(name) for name in archive.namelist() if not name.endswith(varying)}
 
 
+@pytest.mark.slow
 def test_fp32_files_are_byte_for_byte_upstreams(shapes_model):
     contents = []
     for state in ("with", "without"):  # processes of their own: names in the files are numbered
@@ -302,6 +303,7 @@ def test_predict_gives_the_same_boxes_as_the_checkpoint(shapes_model, shapes_dat
             assert seen.cls[distance.argmin()] == kind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["litert", "saved_model", "openvino"])
 def test_nothing_is_fetched_and_site_packages_stays_as_it_is(shapes_model, shapes_data, format):
     program = """

@@ -28,7 +28,8 @@ def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
         arguments: of ``model.export``.
 
     Returns:
-        ``path`` of the file to validate (of a SavedModel's folder the integer file), ``seconds`` of the export call, ``bytes`` of that file.
+        ``path`` of the file to validate, of a SavedModel's folder the integer ``.tflite``; ``seconds`` of the export
+        call; ``bytes`` of that file.
     """
     import yolo_edgequant
 

@@ -40,11 +40,17 @@ def detach(
             modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}
             for name, values in single.forward_head([x[level]], **modules).items():
                 if name != "feats":
-                    made.setdefault(name, []).append(values.transpose(1, 2) if cells_first else values)
+                    made.setdefault(name, []).append(_cells_first(values, x[level]) if cells_first else values)
         outputs = [values for group in made.values() for values in group]
         return (*outputs, prototypes(x)) if prototypes is not None else tuple(outputs)
 
     head.forward = types.MethodType(forward, head)
+
+
+def _cells_first(values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+    """(B, C, cells) to (B, cells, C), by way of the map: in an NHWC graph that moves nothing."""
+    batch, channels, _ = values.shape
+    return values.view(batch, channels, *feature_map.shape[2:]).permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def contract(names: Sequence[str], strides: Sequence[int], masks: bool, **facts: Any) -> dict[str, Any]:

@@ -66,8 +66,9 @@ class Statistics:
         """Add the values (float32, any shape) that one image gave."""
         flat = values.reshape(-1)
         low, high = float(flat.min()), float(flat.max())
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        if self.histogram is not None:
+        self.minimum = float(np.minimum(self.minimum, low))  # NaN stays, unlike with min()
+        self.maximum = float(np.maximum(self.maximum, high))
+        if self.histogram is not None and np.isfinite([low, high]).all():  # collect() reports what is not
             step = max(1, flat.size // _SAMPLES) | 1  # odd: coprime to the channel counts, so no channel is left out
             self.histogram.add(flat[::step], max(-low, high))
 

@@ -110,7 +110,7 @@ _PARTS: dict[str, dict[str, str]] = {
 
 
 def export_openvino(original: Callable[..., str], self: Exporter, *args: Any, **kwargs: Any) -> str:
-    """``Exporter.export_openvino``, which inside an INT8 export of ours moves the folder into place when it is whole."""
+    """``Exporter.export_openvino``, which inside an INT8 export of ours moves the folder into place when whole."""
     if active() is None:
         return original(self, *args, **kwargs)
     file = self.file
