@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def lively(architecture, classes, images):
-    """A random model whose activations and outputs vary as a trained one's do."""
+    """A random model whose activations and outputs vary over the image, but not so much that noise is all there is."""
     torch.manual_seed(0)
     model = DetectionModel(f"{architecture}.yaml", nc=classes, verbose=False).train()
     for layer in model.modules():
@@ -27,7 +27,7 @@ def lively(architecture, classes, images):
             layer.momentum = None  # the average over all that it sees
 
     def widen(layer, inputs, output):
-        layer.weight.data *= 0.5 / (output - layer.bias.view(1, -1, 1, 1)).std()
+        layer.weight.data *= 0.1 / (output - layer.bias.view(1, -1, 1, 1)).std()
 
     with torch.no_grad():
         model(images)
@@ -46,18 +46,13 @@ def lively(architecture, classes, images):
     ("architecture", "size", "classes", "format", "head"),
     [
         ("yolov8n", (640, 640), 80, "litert", "float"),
-        ("yolov8n", (320, 320), 1, "tflite", "float"),
-        ("yolov8n", (480, 640), 64, "openvino", "float"),
-        ("yolov8n", (320, 320), 3, "tflite", "int8"),
-        ("yolo11n", (640, 640), 3, "tflite", "float"),
+        ("yolov8n", (320, 320), 1, "tflite", "int8"),
+        ("yolo11n", (480, 640), 80, "litert", "raw"),
         ("yolo11n", (320, 320), 64, "openvino", "float"),
-        ("yolo11n", (480, 640), 80, "litert", "float"),
-        ("yolo12n", (640, 640), 64, "openvino", "float"),
-        ("yolo12n", (320, 320), 80, "litert", "float"),
-        ("yolo12n", (480, 640), 1, "tflite", "float"),
+        ("yolo12n", (640, 640), 3, "openvino", "raw"),
+        ("yolo12n", (320, 320), 64, "tflite", "float"),
         ("yolo26n", (640, 640), 1, "litert", "float"),
-        ("yolo26n", (320, 320), 3, "openvino", "float"),
-        ("yolo26n", (480, 640), 64, "tflite", "float"),
+        ("yolo26n", (480, 640), 64, "tflite", "raw"),
     ],
 )
 def test_int8_agrees_with_fp32(tmp_path, monkeypatch, architecture, size, classes, format, head):
@@ -87,5 +82,6 @@ def test_int8_agrees_with_fp32(tmp_path, monkeypatch, architecture, size, classe
     span = expected[:, 4:].std()
     print(f"{architecture} {size} nc={classes} {format}: boxes {snr:.1f} dB, scores {error:.4f}, span {span:.3f}")
     assert span > 0.01, "the scores vary, so there is something to agree on"
+    assert error < 0.7 * span
     assert snr > BOUNDS["box_snr_db"]
     assert error < BOUNDS["score_error"]

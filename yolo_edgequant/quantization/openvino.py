@@ -33,7 +33,7 @@ def head(model: ov.Model) -> list[str]:
     return sorted(found)
 
 
-def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int | None) -> ov.Model:
+def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int) -> ov.Model:
     """Quantise weights and activations to INT8.
 
     Args:
@@ -41,7 +41,7 @@ def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int | None
         images: the calibration set; iterated once.
         kind: ``float`` keeps all of Head #3 in float, ``int8`` only the last operation before each result; a ``raw``
             model has no head left to keep.
-        count: number of batches in `images`, all of which are used; None for NNCF's default.
+        count: number of batches in `images`, all of which are used.
 
     Raises:
         RecipeError: the scope matched nothing, or something in it was quantised all the same.
@@ -57,7 +57,7 @@ def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int | None
         model,
         images,
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=count or 300,
+        subset_size=count,
         ignored_scope=nncf.IgnoredScope(names=scope) if scope else None,
     )
     _assert_float(quantised, set(scope))

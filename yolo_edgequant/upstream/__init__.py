@@ -27,6 +27,13 @@ REGISTRY = Registry(
         ),
         Patch(
             "ultralytics.engine.exporter",
+            "Exporter.get_int8_calibration_dataloader",
+            convert.calibration_loader,
+            _TESTED,
+            "take the images in order, so that an export can be repeated",
+        ),
+        Patch(
+            "ultralytics.engine.exporter",
             "Exporter.export_saved_model",
             convert.export_saved_model,
             _TESTED,
