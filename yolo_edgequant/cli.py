@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,19 +99,17 @@ def bench(
 
 @app.command()
 def demo(
-    out: Annotated[Path | None, typer.Option(help="Folder to keep everything in; a temporary one if left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the drawn images, the files and the table.")] = Path("demo"),
 ) -> None:
     """Show it all on a small detector and on images that are drawn on the spot; needs no file and no network."""
     from .bench.run import Settings
     from .demo.draw import data_set
     from .demo.train import SIZE, WEIGHTS
 
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = out or Path(temporary)
-        console.print("drawing 128 images to calibrate on and 200 to validate on")
-        data = data_set(folder / "data", 128, 200, SIZE, seed=1)
-        settings = Settings(WEIGHTS, data, (SIZE, SIZE))
-        _bench(settings, "litert,tflite,openvino", "float,int8", "channel", "", True, folder / "bench", False)
+    console.print("drawing 128 images to calibrate on and 200 to validate on")
+    data = data_set(out / "data", 128, 200, SIZE, seed=1)
+    settings = Settings(WEIGHTS, data, (SIZE, SIZE))
+    _bench(settings, "litert,tflite,openvino", "float,int8", "channel", "", True, out, False)
 
 
 @app.command()

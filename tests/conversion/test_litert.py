@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from yolo_edgequant.conversion.litert import to_tflite
-from yolo_edgequant.errors import ConversionError, MissingToolError
+from yolo_edgequant.errors import ConversionError
 from yolo_edgequant.quantization.graph import Graph
 
 IMAGE = torch.zeros(1, 3, 16, 8)
@@ -36,11 +36,4 @@ def test_tensorflow_before_litert_torch_is_refused_instead_of_crashing(monkeypat
     monkeypatch.setitem(sys.modules, "tensorflow", types.ModuleType("tensorflow"))
     monkeypatch.delitem(sys.modules, "litert_torch", raising=False)
     with pytest.raises(ConversionError, match="import litert_torch"):
-        to_tflite(TwoOutputs(), IMAGE, False)
-
-
-def test_without_litert_torch_the_extra_is_named(monkeypatch):
-    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
-    monkeypatch.setitem(sys.modules, "litert_torch", None)
-    with pytest.raises(MissingToolError, match=r"yolo-edgequant\[litert\]"):
         to_tflite(TwoOutputs(), IMAGE, False)

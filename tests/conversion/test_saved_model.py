@@ -1,7 +1,7 @@
 import pytest
 
 from yolo_edgequant.conversion import saved_model
-from yolo_edgequant.errors import ConversionError, MissingToolError
+from yolo_edgequant.errors import ConversionError
 
 
 def test_a_file_that_onnx2tf_cannot_read_is_one_line(tmp_path):
@@ -11,9 +11,3 @@ def test_a_file_that_onnx2tf_cannot_read_is_one_line(tmp_path):
         saved_model.to_saved_model(broken, tmp_path / "out")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out").exists()
-
-
-def test_missing_packages_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(saved_model, "_NEEDED", ("onnx2tf", "package_that_is_not_there"))
-    with pytest.raises(MissingToolError, match="package_that_is_not_there needed"):
-        saved_model.to_saved_model(tmp_path / "model.onnx", tmp_path / "out")

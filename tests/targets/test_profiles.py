@@ -1,8 +1,10 @@
+import importlib.util
+
 import pytest
 
-from yolo_edgequant.errors import OptionError
+from yolo_edgequant.errors import MissingToolError, OptionError
 from yolo_edgequant.options import CHOICES, ExportOptions
-from yolo_edgequant.targets.profiles import PROFILES, resolve
+from yolo_edgequant.targets.profiles import PROFILES, require_packages, resolve
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,15 @@ def test_profiles_offer_only_choices_that_options_can_name(name):
 def test_integer_only_layouts_follow_the_devices():
     assert {name for name, profile in PROFILES.items() if profile.channels_last} == {"tflite", "edgetpu", "saved_model"}
     assert {name for name, profile in PROFILES.items() if profile.batches} == {"litert", "openvino"}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_is_not_installed_is_named_with_the_extra(name, monkeypatch):
+    profile = PROFILES[name]
+    require_packages(profile)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == profile.packages[0] else find(n))
+    with pytest.raises(MissingToolError) as caught:
+        require_packages(profile)
+    assert profile.packages[0] in str(caught.value)
+    assert f"yolo-edgequant[{profile.extra}]" in str(caught.value)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import ConversionError, MissingToolError
+from ..errors import ConversionError
 
 
 def to_tflite(model: nn.Module, image: torch.Tensor, channels_last: bool) -> bytes:
@@ -24,7 +24,6 @@ def to_tflite(model: nn.Module, image: torch.Tensor, channels_last: bool) -> byt
         The content of a float32 ``.tflite`` file with one signature, ``serving_default``.
 
     Raises:
-        MissingToolError: litert-torch is not installed.
         ConversionError: TensorFlow was imported before litert-torch, after which importing the latter crashes Python.
     """
     if "tensorflow" in sys.modules and "litert_torch" not in sys.modules:
@@ -32,12 +31,7 @@ def to_tflite(model: nn.Module, image: torch.Tensor, channels_last: bool) -> byt
             "tensorflow was imported before litert_torch in this process, and Python would crash in triton's library; "
             "put 'import litert_torch' first, or export in a process of its own"
         )
-    try:
-        import litert_torch
-    except ImportError as error:
-        raise MissingToolError(
-            f"litert-torch is needed for .tflite files ({error}); install it with: pip install 'yolo-edgequant[litert]'"
-        ) from None
+    import litert_torch
     from litert_torch.progress import config
 
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,6 @@ runs in a temporary folder with a stand-in, and in a child process, which also r
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConversionError, MissingToolError
+from ..errors import ConversionError
 from ..processes import environment
 
-_NEEDED = ("tensorflow", "tf_keras", "onnx2tf", "onnx_graphsurgeon", "onnx", "onnxruntime")
 _SAMPLE = "calibration_image_sample_data_20x128x128x3_float32.npy"
 
 
@@ -30,15 +28,8 @@ def to_saved_model(onnx_file: Path, folder: Path) -> None:
         folder: is made, and receives ``saved_model.pb``, ``variables`` and ``assets``.
 
     Raises:
-        MissingToolError: a package of the ``tensorflow`` extra is not installed.
         ConversionError: onnx2tf failed; the message ends with its last line.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingToolError(
-            f"{', '.join(missing)} needed for format='saved_model'; "
-            "install with: pip install 'yolo-edgequant[tensorflow]'"
-        )
     with tempfile.TemporaryDirectory() as work:
         np.save(Path(work) / _SAMPLE, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
         target = Path(work) / "saved_model"

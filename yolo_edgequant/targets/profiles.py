@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
-from ..errors import OptionError
+from ..errors import MissingToolError, OptionError
 from ..options import ExportOptions
 
 
@@ -20,6 +21,8 @@ class Profile:
         io: types of the file's input.
         channels_last: images are NHWC in the file, else NCHW.
         batches: a batch size over 1 is possible.
+        extra: name of the extra that installs what the format needs.
+        packages: what it needs, by import name.
     """
 
     format: str
@@ -29,31 +32,76 @@ class Profile:
     io: tuple[str, ...]
     channels_last: bool
     batches: bool
+    extra: str
+    packages: tuple[str, ...]
 
 
 _ESTIMATORS = ("activation", "mse", "percentile", "minmax")
+_LITERT = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+_TENSORFLOW = ("tensorflow", "tf_keras", "onnx2tf", "onnx_graphsurgeon", "onnx", "onnxruntime", "onnxslim", *_LITERT)
 
 PROFILES: dict[str, Profile] = {
     profile.format: profile
     for profile in (
-        Profile("litert", ("float", "int8", "raw"), ("channel", "tensor"), _ESTIMATORS, ("float",), False, True),
-        # integer from end to end by default: NXP's and Coral's accelerators have no float arithmetic
         Profile(
-            "tflite",
-            ("int8", "float", "raw"),
-            ("channel", "tensor"),
-            _ESTIMATORS,
-            ("int8", "uint8", "float"),
-            True,
-            False,
+            format="litert",
+            head=("float", "int8", "raw"),
+            granularity=("channel", "tensor"),
+            ranges=_ESTIMATORS,
+            io=("float",),
+            channels_last=False,
+            batches=True,
+            extra="litert",
+            packages=_LITERT,
         ),
         Profile(
-            "edgetpu", ("int8", "float", "raw"), ("channel", "tensor"), _ESTIMATORS, ("int8", "uint8"), True, False
+            format="tflite",
+            head=(
+                "int8",
+                "float",
+                "raw",
+            ),  # integer by default: NXP's and Coral's accelerators have no float arithmetic
+            granularity=("channel", "tensor"),
+            ranges=_ESTIMATORS,
+            io=("int8", "uint8", "float"),
+            channels_last=True,
+            batches=False,
+            extra="litert",
+            packages=_LITERT,
         ),
-        # io names the full-integer file; the directory also has its float-input twin
-        Profile("saved_model", ("float", "int8"), ("channel", "tensor"), _ESTIMATORS, ("int8", "uint8"), True, False),
-        # NNCF estimates its own ranges, and OpenVINO's CPU kernels take per-channel weights at no cost
-        Profile("openvino", ("float", "int8", "raw"), ("channel",), ("nncf",), ("float",), False, True),
+        Profile(
+            format="edgetpu",
+            head=("int8", "float", "raw"),
+            granularity=("channel", "tensor"),
+            ranges=_ESTIMATORS,
+            io=("int8", "uint8"),
+            channels_last=True,
+            batches=False,
+            extra="litert",
+            packages=_LITERT,
+        ),
+        Profile(
+            format="saved_model",
+            head=("float", "int8"),
+            granularity=("channel", "tensor"),
+            ranges=_ESTIMATORS,
+            io=("int8", "uint8"),  # of the full-integer file; the folder also has its float-input twin
+            channels_last=True,
+            batches=False,
+            extra="tensorflow",
+            packages=_TENSORFLOW,
+        ),
+        Profile(
+            format="openvino",
+            head=("float", "int8", "raw"),
+            granularity=("channel",),  # OpenVINO's kernels take per-channel weights at no cost
+            ranges=("nncf",),  # NNCF estimates its own
+            io=("float",),
+            channels_last=False,
+            batches=True,
+            extra="openvino",
+            packages=("openvino", "nncf"),
+        ),
     )
 }
 
@@ -72,6 +120,20 @@ class Request:
     granularity: str
     ranges: str
     io: str
+
+
+def require_packages(profile: Profile) -> None:
+    """Stop before any work if something that the format needs is not installed.
+
+    Raises:
+        MissingToolError: naming what is missing and the extra that installs it.
+    """
+    missing = [name for name in profile.packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingToolError(
+            f"format={profile.format!r} needs {', '.join(missing)}; "
+            f"install with: pip install 'yolo-edgequant[{profile.extra}]'"
+        )
 
 
 def resolve(profile: Profile, options: ExportOptions) -> Request:

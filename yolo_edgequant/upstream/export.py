@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CalibrationError, OptionError, UnsupportedModelError
 from ..options import NAMES, current, options
-from ..targets.profiles import PROFILES, Request, resolve
+from ..targets.profiles import PROFILES, Request, require_packages, resolve
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,7 +95,7 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
     """Refuse what would fail later or give a wrong file; return the head if it decodes boxes.
 
     Raises:
-        UnsupportedModelError, OptionError, CalibrationError: see their texts.
+        MissingToolError, UnsupportedModelError, OptionError, CalibrationError: see their texts.
     """
     from ultralytics.utils.torch_utils import is_qat
 
@@ -103,6 +103,7 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
 
     args = exporter.args
     profile = PROFILES[str(args.format).lower()]
+    require_packages(profile)
     if is_qat(model):
         raise UnsupportedModelError(
             f"this checkpoint was trained quantisation-aware and carries its own ranges, which format="
