@@ -1,4 +1,4 @@
-"""The script that made ``shapes.pt``: ``python -m yolo_edgequant.demo.train``, about 15 minutes on two cores."""
+"""The script that made ``shapes.pt``: ``python -m yolo_edgequant.demo.train``, 20 minutes on one core."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,31 @@ def keypoints(raw: torch.Tensor, shape: tuple[int, int], grid: Grid, gain: float
     if shape[1] == 3:
         points = torch.cat((points, values[:, :, 2:].sigmoid()), 2)
     return points.reshape(batch, -1, anchors)
+
+
+class InPixels(nn.Module):
+    """A normalised detector whose output is in pixels again, by one multiplication at the very end.
+
+    For files whose readers expect pixels: the multiplication stays in float, all before it can be quantised.
+
+    Args:
+        model: gives (B, 4 + nc + extra, A) with normalised boxes, alone or as the first of several outputs.
+        size: (height, width) of the input in pixels.
+        classes: nc.
+        keypoints: (K, D) if the extra channels are keypoints.
+    """
+
+    def __init__(
+        self, model: nn.Module, size: tuple[int, int], classes: int, keypoints: tuple[int, int] | None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.size, self.classes, self.keypoints = size, classes, keypoints
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Run the model and scale boxes and keypoints."""
+        made = self.model(image)
+        first = made[0] if isinstance(made, (tuple, list)) else made
+        factors = pixel_factors(self.size, self.classes, first.shape[1], self.keypoints)
+        first = first * torch.tensor(factors, dtype=first.dtype).view(1, -1, 1)
+        return (first, *made[1:]) if isinstance(made, (tuple, list)) else first

@@ -5,52 +5,12 @@ No arithmetic is left for 8 bits to spoil, and nothing in the file is in float.
 
 from __future__ import annotations
 
-import copy
-import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from . import decode
-
-
-def detach(
-    head: nn.Module,
-    branches: Mapping[str, Sequence[nn.Module] | None],
-    prototypes: Callable[[list[torch.Tensor]], torch.Tensor] | None,
-    cells_first: bool,
-) -> None:
-    """Let one head instance return its convolutions' outputs instead of detections.
-
-    Args:
-        head: a detection head; its ``forward_head`` gives the outputs of each branch by name.
-        branches: the modules of each branch, one for each level.
-        prototypes: from the feature maps to the mask prototypes, or None for heads without masks.
-        cells_first: outputs are (B, cells, C) instead of (B, C, cells).
-    """
-    single = copy.copy(head)  # shares the layers, but loops over one level
-    single.nl = 1
-    levels = head.nl
-
-    def forward(self: nn.Module, x: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        made: dict[str, list[torch.Tensor]] = {}
-        for level in range(levels):
-            modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}
-            for name, values in single.forward_head([x[level]], **modules).items():
-                if name != "feats":
-                    made.setdefault(name, []).append(_cells_first(values, x[level]) if cells_first else values)
-        outputs = [values for group in made.values() for values in group]
-        return (*outputs, prototypes(x)) if prototypes is not None else tuple(outputs)
-
-    head.forward = types.MethodType(forward, head)
-
-
-def _cells_first(values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
-    """(B, C, cells) to (B, cells, C), by way of the map: in an NHWC graph that moves nothing."""
-    batch, channels, _ = values.shape
-    return values.view(batch, channels, *feature_map.shape[2:]).permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def contract(names: Sequence[str], strides: Sequence[int], masks: bool, **facts: Any) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def torch2openvino(
     job = active()
     if job is None:
         return original(model, im, output_dir, dynamic, quantize, calibration_dataset, int8_detect, prefix)
-    from ..heads.rewrite import InPixels
+    from ..heads.decode import InPixels
     from ..quantization import openvino
     from .heads import detection_head
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import UnsupportedModelError
-from ..heads.raw import contract, detach
-from ..heads.rewrite import normalise
+from ..heads import decode
+from ..heads.raw import contract
 
 
 def detection_head(model: nn.Module) -> nn.Module | None:
@@ -39,7 +43,7 @@ def normalise_head(head: nn.Module, size: tuple[int, int]) -> None:
     """Make a detection head, on this instance, give boxes and keypoints as shares of `size` (height, width)."""
     from ultralytics.nn.modules import OBB
 
-    normalise(head, size, isinstance(head, OBB), head.end2end or head.xyxy, _keypoint(head))
+    _normalise(head, size, isinstance(head, OBB), head.end2end or head.xyxy, _keypoint(head))
 
 
 def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
         made = head.proto(x[0] if single_input else x)
         return made[0] if isinstance(made, tuple) else made
 
-    detach(head, head.one2one if head.end2end else head.one2many, prototypes if masks else None, cells_first)
+    _detach(head, head.one2one if head.end2end else head.one2many, prototypes if masks else None, cells_first)
     facts: dict[str, Any] = {"reg_max": head.reg_max}
     if isinstance(head, Pose):
         facts |= {"kpt_shape": list(head.kpt_shape), "keypoint": _keypoint(head)}
@@ -87,3 +91,69 @@ def _keypoint(head: nn.Module) -> tuple[float, float] | None:
     from ultralytics.nn.modules import Pose, Pose26
 
     return (1.0, 0.0) if isinstance(head, Pose26) else (2.0, -0.5) if isinstance(head, Pose) else None
+
+
+def _normalise(
+    head: nn.Module, size: tuple[int, int], rotated: bool, corners: bool, keypoint: tuple[float, float] | None
+) -> None:
+    """Replace the decoding methods of one head instance; its class stays as it is.
+
+    Args:
+        head: a detection head with ``dfl``, ``stride`` and, for poses, ``kpt_shape``.
+        size: (height, width) of the input in pixels.
+        rotated: boxes have an angle.
+        corners: the head's files hold x1, y1, x2, y2 instead of centre and size.
+        keypoint: (gain, offset) of :func:`~yolo_edgequant.heads.decode.keypoints`, or None for heads without keypoints.
+    """
+    grid = decode.Grid.of(size, [int(s) for s in head.stride], head.stride.device)
+
+    def decode_boxes(self: nn.Module, x: dict[str, torch.Tensor]) -> torch.Tensor:
+        distances = self.dfl(x["boxes"])
+        if rotated:
+            return decode.rotated_boxes(distances, x["angle"], grid)
+        return decode.boxes(distances, grid, corners)
+
+    head._get_decode_boxes = types.MethodType(decode_boxes, head)
+    if keypoint is not None:
+
+        def decode_keypoints(self: nn.Module, raw: torch.Tensor) -> torch.Tensor:
+            return decode.keypoints(raw, tuple(self.kpt_shape), grid, *keypoint)
+
+        head.kpts_decode = types.MethodType(decode_keypoints, head)
+
+
+def _detach(
+    head: nn.Module,
+    branches: Mapping[str, Sequence[nn.Module] | None],
+    prototypes: Callable[[list[torch.Tensor]], torch.Tensor] | None,
+    cells_first: bool,
+) -> None:
+    """Let one head instance return its convolutions' outputs instead of detections.
+
+    Args:
+        head: a detection head; its ``forward_head`` gives the outputs of each branch by name.
+        branches: the modules of each branch, one for each level.
+        prototypes: from the feature maps to the mask prototypes, or None for heads without masks.
+        cells_first: outputs are (B, cells, C) instead of (B, C, cells).
+    """
+    single = copy.copy(head)  # shares the layers, but loops over one level
+    single.nl = 1
+    levels = head.nl
+
+    def forward(self: nn.Module, x: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        made: dict[str, list[torch.Tensor]] = {}
+        for level in range(levels):
+            modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}
+            for name, values in single.forward_head([x[level]], **modules).items():
+                if name != "feats":
+                    made.setdefault(name, []).append(_cells_first(values, x[level]) if cells_first else values)
+        outputs = [values for group in made.values() for values in group]
+        return (*outputs, prototypes(x)) if prototypes is not None else tuple(outputs)
+
+    head.forward = types.MethodType(forward, head)
+
+
+def _cells_first(values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+    """(B, C, cells) to (B, cells, C), by way of the map: in an NHWC graph that moves nothing."""
+    batch, channels, _ = values.shape
+    return values.view(batch, channels, *feature_map.shape[2:]).permute(0, 2, 3, 1).flatten(1, 2)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from yolo_edgequant.heads.rewrite import InPixels
+from yolo_edgequant.heads.decode import InPixels
 from yolo_edgequant.upstream.heads import normalise_head
 
 
