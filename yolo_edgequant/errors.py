@@ -41,5 +41,9 @@ class UnsupportedVersionError(EdgeQuantError, RuntimeError):
     """The installed Ultralytics is outside the range that the patches were tested with."""
 
 
+class InferenceError(EdgeQuantError, ValueError):
+    """The runtime was given a file, an image or a setting that it cannot work with."""
+
+
 class OutputError(EdgeQuantError, OSError):
     """The result could not be written, for example because the disk is full; nothing half-written was left."""

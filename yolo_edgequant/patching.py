@@ -20,9 +20,6 @@ from importlib import metadata
 from types import ModuleType
 from typing import Any
 
-import wrapt
-from packaging.specifiers import SpecifierSet
-
 from .errors import MissingToolError, UnsupportedVersionError
 
 
@@ -91,6 +88,8 @@ class Registry:
             self._enabled = True
             for module in self._modules.values():
                 self._apply(module)
+        import wrapt
+
         if not self._hooked:  # outside the lock, which a thread needs to finish an import that is waited for here
             for name in self._by_module():
                 wrapt.register_post_import_hook(self._arrived, name)
@@ -154,6 +153,8 @@ class Registry:
             ) from None
 
     def _check_version(self, force: bool) -> None:
+        from packaging.specifiers import SpecifierSet
+
         version = self._version()
         for patch in self.patches:
             if not force and version not in SpecifierSet(patch.versions):

@@ -1,30 +1,46 @@
-"""The script that made ``shapes.pt``: ``python -m yolo_edgequant.demo.train``, 20 minutes on one core."""
+"""The script that made ``shapes.pt`` and the models in tests/weights.
+
+``python -m yolo_edgequant.demo.train`` takes 20 minutes on one core; ``--task`` and ``--generation`` make the others.
+"""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "shapes.pt"
 SIZE = 160  # side of the images and of the model's input, pixels
 
+_HEADS: dict[str, tuple[str, list[Any]]] = {
+    "detect": ("Detect", ["nc"]),
+    "segment": ("Segment", ["nc", 32, 128]),
+    "pose": ("Pose", ["nc", "kpt_shape"]),
+    "obb": ("OBB", ["nc", 1]),
+}
+
 
 def main() -> None:
     """Draw the data, train, and write the weights in half precision without the optimiser."""
     from ultralytics import YOLO
+    from ultralytics.utils import YAML
 
-    from .draw import data_set
+    from .draw import TASKS, data_set
 
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--task", choices=TASKS, default="detect")
+    arguments.add_argument("--generation", type=int, choices=(8, 26), default=8, help="26: without DFL and without NMS")
     arguments.add_argument("--epochs", type=int, default=40)
     arguments.add_argument("--images", type=int, default=2400)
     arguments.add_argument("--out", type=Path, default=WEIGHTS)
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = data_set(Path(folder) / "shapes", chosen.images, 200, SIZE)
-        model = YOLO(HERE / "shapes.yaml")
+        data = data_set(Path(folder) / "shapes", chosen.images, 200, SIZE, task=chosen.task)
+        plan = Path(folder) / chosen.out.with_suffix(".yaml").name
+        YAML.save(plan, architecture(chosen.task, chosen.generation))
+        model = YOLO(plan, task=chosen.task)
         model.train(
             data=data,
             imgsz=SIZE,
@@ -43,6 +59,22 @@ def main() -> None:
         )
         save(Path(folder) / "run" / "weights" / "best.pt", chosen.out)
     print(f"{chosen.out}: {chosen.out.stat().st_size / 1e6:.2f} MB")
+
+
+def architecture(task: str, generation: int) -> dict[str, Any]:
+    """The embedded detector's architecture with the head of another task or generation (8 or 26)."""
+    from ultralytics.utils import YAML
+
+    from .draw import KEYPOINTS
+
+    plan = YAML.load(HERE / "shapes.yaml")
+    name, values = _HEADS[task]
+    plan["head"][-1][2:] = [name + ("26" if generation == 26 and task != "detect" else ""), values]
+    if task == "pose":
+        plan["kpt_shape"] = [len(KEYPOINTS), 3]
+    if generation == 26:
+        plan |= {"end2end": True, "reg_max": 1}
+    return plan
 
 
 def save(trained: Path, out: Path) -> None:

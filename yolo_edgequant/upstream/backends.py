@@ -23,10 +23,9 @@ def litert_forward(
 
 
 def openvino_forward(original: Callable[..., list[Any]], self: OpenVINOBackend, im: torch.Tensor) -> list[Any]:
-    """``OpenVINOBackend.forward``, which decodes the outputs of a raw file of ours."""
+    """``OpenVINOBackend.forward``, which finishes the work of a file of ours that leaves some to its reader."""
     made = original(self, im)
-    facts = self.metadata.get("edgequant", {}).get("raw")
-    return made if facts is None else _decode(self, made, facts, tuple(im.shape[2:4]))
+    return _finish(self, made, tuple(im.shape[2:4])) if "edgequant" in self.metadata else made
 
 
 def tensorflow_forward(
@@ -65,35 +64,56 @@ def _run(self: LiteRTBackend | TensorFlowBackend, image: torch.Tensor, channels_
     made = [dequantise(self.interpreter.get_tensor(d["index"]), d) for d in self.output_details]
     if channels_last:
         made = [y.transpose(0, 3, 1, 2) if y.ndim == 4 else y for y in made]
-    facts = self.metadata["edgequant"].get("raw")
-    if facts is not None:
-        return _decode(self, made, facts, (height, width))
-    made.sort(key=lambda y: y.ndim)  # detections before prototypes
-    if self.task in {"detect", "segment", "pose", "obb"}:
-        made[0] *= _factors(self, made[0].shape[1], (height, width))
-    return made
+    return _finish(self, made, (height, width))
 
 
-def _decode(self: BaseBackend, made: list[np.ndarray], facts: dict[str, Any], size: tuple[int, int]) -> list[Any]:
-    """Detections in pixels, and prototypes if there are any, from a raw file's outputs."""
+def _finish(self: BaseBackend, made: list[Any], size: tuple[int, int]) -> list[Any]:
+    """From a file's outputs to what upstream expects: detections in pixels, chosen if the file is NMS-free; prototypes.
+
+    Args:
+        self: a backend with metadata of ours.
+        made: float outputs, maps NCHW.
+        size: (height, width) of the input.
+    """
+    import torch
+
+    from ..heads import raw
+    from ..heads.decode import pixel_factors
+
+    contract = self.metadata["edgequant"]
+    outputs = [torch.as_tensor(values) for values in made]
+    if "raw" in contract:
+        outputs = _decode(outputs, contract["raw"], size, corners="top_k" in contract)
+    elif self.task not in {"detect", "segment", "pose", "obb"}:
+        return made
+    else:
+        outputs.sort(key=lambda y: y.ndim)  # detections before prototypes
+    first = outputs[0]
+    if contract.get("boxes") != "pixels":
+        keypoints = tuple(self.kpt_shape) if self.task == "pose" else None
+        if self.end2end and "top_k" not in contract:
+            first = first * torch.tensor(pixel_factors(size, 2, first.shape[2], keypoints))  # 2: score and class
+        else:
+            first = first * torch.tensor(pixel_factors(size, len(self.names), first.shape[1], keypoints)).view(1, -1, 1)
+    if "top_k" in contract:
+        first = raw.top_k(first, len(self.names), **contract["top_k"])
+    return [first, *outputs[1:]]
+
+
+def _decode(
+    outputs: list[torch.Tensor], facts: dict[str, Any], size: tuple[int, int], corners: bool
+) -> list[torch.Tensor]:
+    """Normalised detections, and prototypes if there are any, from a raw file's outputs."""
     import torch
 
     from ..heads import raw
     from ..heads.decode import Grid
 
     parts: dict[str, list[torch.Tensor]] = {}
-    for values, output in zip(made, facts["outputs"], strict=True):
-        parts.setdefault(output["name"], []).append(torch.from_numpy(values))
+    for values, output in zip(outputs, facts["outputs"], strict=True):
+        parts.setdefault(output["name"], []).append(values)
     prototypes = parts.pop("prototypes", [])
     if facts["order"] == "cells, channels":
         parts = {name: [values.transpose(1, 2) for values in levels] for name, levels in parts.items()}
     joined = {name: torch.cat(levels, 2) for name, levels in parts.items()}
-    detections = raw.detections(joined, Grid.of(size, facts["strides"]), facts)
-    return [detections * torch.from_numpy(_factors(self, detections.shape[1], size)), *prototypes]
-
-
-def _factors(self: BaseBackend, channels: int, size: tuple[int, int]) -> np.ndarray:
-    from ..heads.decode import pixel_factors
-
-    keypoints = tuple(self.kpt_shape) if self.task == "pose" else None
-    return np.array(pixel_factors(size, len(self.names), channels, keypoints), np.float32).reshape(1, -1, 1)
+    return [raw.detections(joined, Grid.of(size, facts["strides"]), facts, corners), *prototypes]

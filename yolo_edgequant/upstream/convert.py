@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.progress import track
 
 from .. import __version__
 from ..errors import CompilerError, MissingToolError
@@ -139,6 +138,7 @@ def export_openvino(original: Callable[..., str], self: Exporter, *args: Any, **
             original(self, *args, **kwargs)
         finally:
             self.file = file
+        (temporary / "metadata.json").write_text(json.dumps(self.metadata))  # for the runtime, which reads no YAML
     return f"{folder}{os.sep}"
 
 
@@ -163,18 +163,16 @@ def torch2openvino(
 
     request = job.request
     head = detection_head(job.exporter.model)
-    _prepare_head(job, im, prefix)
+    _prepare_head(job, im)
     if request.head == "int8" and head is not None:
         model = InPixels(model, (int(im.shape[2]), int(im.shape[3])), head.nc, getattr(head, "kpt_shape", None))
     float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
     return openvino.quantize(float_model, calibration_dataset, request.head, calibration_dataset.get_length())
 
 
-def _prepare_head(job: Job, image: torch.Tensor, prefix: str) -> None:
+def _prepare_head(job: Job, image: torch.Tensor) -> None:
     """Give the head of the exporter's model the arithmetic of the request, and note in the metadata what it holds."""
-    from ultralytics.utils import LOGGER
-
-    from .heads import detach_head, detection_head, normalise_head
+    from .heads import detach_head, detection_head, fold_texts, has_masks, keep_all_cells, normalise_head
 
     request, exporter = job.request, job.exporter
     contract: dict[str, Any] = {
@@ -190,20 +188,27 @@ def _prepare_head(job: Job, image: torch.Tensor, prefix: str) -> None:
     head = detection_head(exporter.model)
     if head is None:
         return
-    in_pixels = request.profile.format == "openvino"
-    if exporter.model.end2end and (request.head == "raw" or not in_pixels):
-        exporter.model.end2end = exporter.metadata["end2end"] = False
-        LOGGER.warning(f"{prefix} this INT8 file cannot hold NMS-free output yet, exporting one-to-many.")
+    fold_texts(exporter.model)
+    openvino = request.profile.format == "openvino"
+    # upstream reads NMS-free output as pixels from NCHW files and as shares of the input from NHWC files
+    in_pixels = openvino or (head.end2end and request.head == "float" and not request.profile.channels_last)
+    size = (int(image.shape[2]), int(image.shape[3]))
+    if exporter.model.end2end and request.head != "float":
+        contract["top_k"] = {"count": head.max_det, "agnostic": bool(head.agnostic_nms)}
     if request.head == "raw":
-        contract["raw"] = detach_head(head, cells_first=not in_pixels)
-    else:
-        contract["boxes"] = "pixels" if in_pixels else "normalised"
-        if request.head == "int8" or not in_pixels:
-            normalise_head(head, (int(image.shape[2]), int(image.shape[3])))
+        contract["raw"] = detach_head(head, cells_first=not openvino)
+        return
+    contract["boxes"] = "pixels" if in_pixels else "normalised"
+    contract["outputs"] = [{"name": name} for name in ("detections", *(["prototypes"] if has_masks(head) else []))]
+    if request.head == "int8":
+        keep_all_cells(head)
+    if request.head == "int8" or not in_pixels:
+        normalise_head(head, size)
 
 
 def _calibrated(job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoader, prefix: str) -> Calibrated:
     """Convert the exporter's model, and calibrate it."""
+    from rich.progress import track
     from ultralytics.utils import LOGGER
 
     from .. import pipeline
@@ -211,15 +216,18 @@ def _calibrated(job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoa
     from ..quantization.graph import Graph
 
     request = job.request
-    _prepare_head(job, image, prefix)
+    _prepare_head(job, image)
     LOGGER.info(f"\n{prefix} converting with litert-torch...")
     content = to_tflite(model, image, request.profile.channels_last)
     images = _images(loader, image.shape[0], request.profile.channels_last)
     progress = track(images, f"calibrating ({request.ranges})", total=len(loader), transient=True)
-    raw = job.exporter.metadata["edgequant"].get("raw", {"outputs": []})
-    if raw["outputs"]:
-        raw["outputs"] = [raw["outputs"][position] for position in Graph(content).output_order()]
-    logits = [position for position, output in enumerate(raw["outputs"]) if output["name"] == "scores"]
+    contract = job.exporter.metadata["edgequant"]
+    described = contract.get("raw", contract)
+    if "outputs" in described:  # in the file's order
+        described["outputs"] = [described["outputs"][position] for position in Graph(content).output_order()]
+    logits = [
+        i for i, output in enumerate(contract.get("raw", {"outputs": []})["outputs"]) if output["name"] == "scores"
+    ]
     return pipeline.calibrate(content, progress, request.ranges, logits)
 
 

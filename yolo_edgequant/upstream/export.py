@@ -57,12 +57,17 @@ def model_export(original: Callable[..., str], self: Model, **kwargs: Any) -> st
 
 def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module) -> str:
     """``Exporter.__call__``, which hands INT8 exports of our formats to our converters."""
+    from .heads import one_to_one
+
     request = _request(self)
     if request is None:
         with _one_at_a_time:
             return original(self, model)
-    if _check(self, model) is None:
+    head = _check(self, model)
+    if head is None:
         request = replace(request, head="int8")  # nothing to keep apart
+    elif self.args.nms is False and getattr(head, "one2one_cv2", None) is not None:
+        model = one_to_one(model)
     if request.profile.format in {"tflite", "edgetpu"}:
         self.args.format = "litert"  # upstream's name of the way to .tflite; our converter sees the request
         self.args.opset = None  # no ONNX on this way
@@ -118,8 +123,10 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
         raise OptionError(
             f"batch={args.batch} is not possible with format={profile.format!r}: its files take one image"
         )
-    if profile.format == "openvino" and current().head == "int8" and (args.dynamic or args.nms is not None):
-        raise OptionError("head='int8' needs fixed shapes and plain outputs: leave dynamic= and nms= out, or the head")
+    if profile.format == "openvino" and current().head in {"int8", "raw"} and (args.dynamic or args.nms):
+        raise OptionError(
+            f"head={current().head!r} needs fixed shapes and no NMS in the file: leave dynamic= and nms=True out"
+        )
     if args.nms and profile.format == "saved_model":
         raise OptionError("nms=True is not possible with INT8 .tflite files; leave it out, predict() does NMS")
     _check_data(args, model.task)

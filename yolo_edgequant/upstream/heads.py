@@ -46,44 +46,98 @@ def normalise_head(head: nn.Module, size: tuple[int, int]) -> None:
     _normalise(head, size, isinstance(head, OBB), head.end2end or head.xyxy, _keypoint(head))
 
 
+def has_masks(head: nn.Module) -> bool:
+    """True for heads whose files give mask prototypes, too."""
+    from ultralytics.nn.modules import Segment, YOLOESegment
+
+    return isinstance(head, (Segment, YOLOESegment))
+
+
+def keep_all_cells(head: nn.Module) -> None:
+    """Make an end-to-end head, on this instance, give (B, 4 + nc + extra, A); the host chooses the best.
+
+    Class indices, up to 79, and scores in one 8-bit tensor would leave neither.
+    """
+    head.postprocess = types.MethodType(lambda self, detections: detections.permute(0, 2, 1), head)
+
+
+def one_to_one(model: nn.Module) -> nn.Module:
+    """A copy of an end-to-end model with nothing but its NMS-free branch left, which upstream then cannot turn off."""
+    model = copy.deepcopy(model)
+    model.end2end = True
+    model.model[-1].fuse()
+    return model
+
+
+def fold_texts(model: nn.Module) -> None:
+    """Make the comparison with texts in a YOLO-World v2 head the convolution that it is once the texts are fixed.
+
+    With a feature ``W x + b``, its batch normalisation and the unit vectors ``t`` of the texts, the logits are
+    ``exp(scale) t norm(W x + b) + bias``: linear in ``x``.
+    """
+    from ultralytics.nn.modules import Detect, WorldDetect
+    from ultralytics.nn.modules.block import BNContrastiveHead
+
+    head = model.model[-1]
+    if not isinstance(head, WorldDetect) or not all(isinstance(level, BNContrastiveHead) for level in head.cv4):
+        return
+    texts = nn.functional.normalize(model.txt_feats[0], dim=-1).to(head.cv3[0][-1].weight)
+    for features, comparison in zip(head.cv3, head.cv4, strict=True):
+        normalised = nn.utils.fusion.fuse_conv_bn_eval(features[-1], comparison.norm)
+        scaled = texts * comparison.logit_scale.exp()
+        folded = nn.Conv2d(normalised.in_channels, len(texts), 1).requires_grad_(False)
+        folded.weight.copy_(torch.einsum("kc,cixy->kixy", scaled, normalised.weight))
+        folded.bias.copy_(scaled @ normalised.bias + comparison.bias)
+        features[-1] = folded
+    head.nc = len(texts)
+    head.forward = types.MethodType(lambda self, x, texts: Detect.forward(self, x), head)
+
+
 def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
     """Make a detection head, on this instance, give its convolutions' outputs, and say how to decode them.
 
     Args:
-        head: from :func:`detection_head`.
+        head: from :func:`detection_head`; prompts are fused, texts folded.
         cells_first: outputs are (B, cells, C) instead of (B, C, cells).
 
     Raises:
-        UnsupportedModelError: the head mixes texts or proposals into its outputs.
+        UnsupportedModelError: the scores are no output of a convolution.
     """
-    from ultralytics.nn.modules import OBB, Pose, Segment, WorldDetect, YOLOEDetect
+    from ultralytics.nn.modules import OBB, Detect, Pose, WorldDetect, YOLOEDetect
+    from ultralytics.nn.modules.block import ContrastiveHead, Proto26
 
-    if isinstance(head, (WorldDetect, YOLOEDetect)):
-        raise UnsupportedModelError(f"head='raw' is not possible for {type(head).__name__}; use 'float' or 'int8'")
-    masks = isinstance(head, Segment)
-    extra = next(
-        (
-            name
-            for kind, name in ((Segment, "mask_coefficient"), (Pose, "kpts"), (OBB, "angle"))
-            if isinstance(head, kind)
-        ),
-        None,
-    )
-    names = ["boxes", "scores", *([extra] if extra else [])]
-    single_input = (
-        type(head).__name__ == "Segment"
-    )  # Segment's prototypes come from the first map, Segment26's from all
+    if isinstance(head, WorldDetect) and any(isinstance(level, ContrastiveHead) for level in head.cv4):
+        raise UnsupportedModelError("head='raw' is not possible for the original YOLO-World; use 'float' or 'int8'")
+    if hasattr(head, "lrpc"):
+        raise UnsupportedModelError("head='raw' is not possible for a prompt-free YOLOE; use 'float' or 'int8'")
+    masks = has_masks(head)
+    kinds = ((masks, "mask_coefficient"), (isinstance(head, Pose), "kpts"), (isinstance(head, OBB), "angle"))
+    extra = [name for present, name in kinds if present]
+    levels = head.nl
 
     def prototypes(x: list[Any]) -> Any:
-        made = head.proto(x[0] if single_input else x)
+        made = head.proto(x[:levels] if isinstance(head.proto, Proto26) else x[0])
         return made[0] if isinstance(made, tuple) else made
 
-    _detach(head, head.one2one if head.end2end else head.one2many, prototypes if masks else None, cells_first)
+    def yoloe(
+        self: nn.Module, maps: list[torch.Tensor], box_head: Any, cls_head: Any, mask_head: Any = None, **_: Any
+    ) -> dict[str, Any]:
+        made = Detect.forward_head(self, maps, box_head, cls_head)
+        if mask_head is not None:
+            made["mask_coefficient"] = torch.cat([m(x).flatten(2) for m, x in zip(mask_head, maps, strict=True)], 2)
+        return made
+
+    single = copy.copy(head)  # shares the layers, but loops over one level
+    single.nl = 1
+    if isinstance(head, YOLOEDetect):
+        single.forward_head = types.MethodType(yoloe, single)  # upstream's counts the prompts among the maps
+    _detach(head, single, head.one2one if head.end2end else head.one2many, prototypes if masks else None, cells_first)
     facts: dict[str, Any] = {"reg_max": head.reg_max}
     if isinstance(head, Pose):
         facts |= {"kpt_shape": list(head.kpt_shape), "keypoint": _keypoint(head)}
     strides = [int(stride) for stride in head.stride]
-    return contract(names, strides, masks, order="cells, channels" if cells_first else "channels, cells", **facts)
+    order = "cells, channels" if cells_first else "channels, cells"
+    return contract(["boxes", "scores", *extra], strides, masks, order=order, **facts)
 
 
 def _keypoint(head: nn.Module) -> tuple[float, float] | None:
@@ -124,6 +178,7 @@ def _normalise(
 
 def _detach(
     head: nn.Module,
+    single: nn.Module,
     branches: Mapping[str, Sequence[nn.Module] | None],
     prototypes: Callable[[list[torch.Tensor]], torch.Tensor] | None,
     cells_first: bool,
@@ -131,16 +186,15 @@ def _detach(
     """Let one head instance return its convolutions' outputs instead of detections.
 
     Args:
-        head: a detection head; its ``forward_head`` gives the outputs of each branch by name.
+        head: a detection head.
+        single: the same with one level; its ``forward_head`` gives the outputs of each branch by name.
         branches: the modules of each branch, one for each level.
         prototypes: from the feature maps to the mask prototypes, or None for heads without masks.
         cells_first: outputs are (B, cells, C) instead of (B, C, cells).
     """
-    single = copy.copy(head)  # shares the layers, but loops over one level
-    single.nl = 1
     levels = head.nl
 
-    def forward(self: nn.Module, x: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    def forward(self: nn.Module, x: list[torch.Tensor], *texts: torch.Tensor) -> tuple[torch.Tensor, ...]:
         made: dict[str, list[torch.Tensor]] = {}
         for level in range(levels):
             modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}

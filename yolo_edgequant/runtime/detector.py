@@ -1,0 +1,139 @@
+"""From an image to the objects in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from ..errors import InferenceError, UnsupportedModelError
+from .detections import Detections, rectangle
+from .interpreter import load, usable_threads
+from .letterbox import Letterbox
+from .masks import masks
+from .nms import nms, rotated_nms
+from .outputs import is_final, prototypes, reader
+
+_TASKS = ("detect", "segment", "pose", "obb")
+
+
+class Detector:
+    """Finds objects with a file that an export with ``import yolo_edgequant`` made.
+
+    An object keeps its buffers between calls; use one per thread.
+
+    Args:
+        path: ``.tflite`` file or OpenVINO model's folder, for detect, segment, pose or obb.
+        confidence: a detection's score is over this, 0 to 1.
+        iou: largest overlap of two detections of a class, 0 to 1; NMS-free files have no use for it.
+        most: number of detections in an image at most.
+        classes: indices of the classes to look for; None for all.
+        agnostic: detections of different classes suppress each other, too.
+        threads: of the CPU; None for all cores that there are.
+        delegate: ``edgetpu``, ``vx``, or the path of a TFLite delegate's library. Files for the Edge TPU get theirs.
+
+    Attributes:
+        task: detect, segment, pose or obb.
+        names: of the classes, by index.
+
+    Raises:
+        InferenceError: there is no such file, or a setting is out of its range.
+        UnsupportedModelError: the file is of another task, or not from an export of ours.
+        MissingToolError: what runs such a file is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        confidence: float = 0.25,
+        iou: float = 0.7,
+        most: int = 300,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
+        threads: int | None = None,
+        delegate: str | None = None,
+    ) -> None:
+        for name, value in (("confidence", confidence), ("iou", iou)):
+            if not 0 <= value <= 1:
+                raise InferenceError(f"{name}={value!r} is not between 0 and 1")
+        for name, number in (("most", most), ("threads", threads)):
+            if number is not None and number < 1:
+                raise InferenceError(f"{name}={number!r} is not 1 or more")
+        path = Path(path)
+        if delegate is None and path.name.endswith("_edgetpu.tflite"):
+            delegate = "edgetpu"
+        self._interpreter, metadata = load(path, threads or usable_threads(), delegate)
+        self.task: str = metadata["task"]
+        if self.task not in _TASKS:
+            raise UnsupportedModelError(f"'{path}' is a {self.task} model; the runtime takes {', '.join(_TASKS)}")
+        if self._interpreter.input.shape[0] != 1:
+            raise UnsupportedModelError(f"'{path}' takes {self._interpreter.input.shape[0]} images at once, not 1")
+        self.names: dict[int, str] = {int(index): name for index, name in metadata["names"].items()}
+        unknown = sorted(set(classes or ()) - self.names.keys())
+        if unknown:
+            raise InferenceError(f"classes={unknown!r} are not among the model's, 0 to {len(self.names) - 1}")
+        self.confidence, self.iou, self.most, self.agnostic = confidence, iou, most, agnostic
+        self.classes = None if classes is None else np.asarray(classes, np.int64)
+        self._metadata = metadata
+        self._letterbox = Letterbox(self._interpreter.input, metadata["edgequant"]["layout"] == "NHWC")
+        self._reader = reader(metadata, self._interpreter.outputs, self._letterbox.size)
+
+    def __call__(self, image: np.ndarray) -> Detections:
+        """Find the objects in an image.
+
+        Args:
+            image: (H, W, 3) uint8, BGR as OpenCV reads it.
+
+        Raises:
+            InferenceError: the image has another shape or type, or no pixels.
+        """
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            seen = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InferenceError(f"an image is a uint8 array of shape (height, width, 3) in BGR, not {seen}")
+        if not image.size:
+            raise InferenceError(f"the image is empty: its shape is {image.shape}")
+        started = perf_counter()
+        fitted, placement = self._letterbox(image)
+        ready = perf_counter()
+        outputs = self._interpreter.run(fitted)
+        done = perf_counter()
+        found = self._reader.read(outputs, self.confidence, self.agnostic)
+        if self.classes is not None:
+            found = found.chosen(np.isin(found.classes, self.classes))
+        if is_final(self._metadata):
+            found = found.chosen(np.arange(min(len(found.scores), self.most)))
+        else:
+            suppress = rotated_nms if self.task == "obb" else nms
+            found = found.chosen(suppress(found.boxes, found.scores, found.classes, self.iou, self.most, self.agnostic))
+        rotated = keypoints = instances = None
+        if self.task == "obb":
+            rotated = np.concatenate(
+                (placement.to_image(found.boxes[:, :2]), found.boxes[:, 2:4] / placement.gain, found.boxes[:, 4:]), 1
+            )
+            corners = rectangle(rotated)
+            boxes = np.concatenate((corners.min(1), corners.max(1)), 1)
+        else:
+            boxes = placement.clip(placement.to_image(found.boxes.reshape(-1, 2, 2))).reshape(-1, 4)
+        if self.task == "pose":
+            points = placement.clip(placement.to_image(found.extra[..., :2]))
+            keypoints = np.concatenate((points, found.extra[..., 2:]), 2)
+        if self.task == "segment":
+            maps = prototypes(self._metadata, self._interpreter.outputs, outputs)
+            instances = masks(found.extra, maps, boxes, placement)
+            seen = instances.any((1, 2))  # as Ultralytics does, drop what has no pixel
+            found, boxes, instances = found.chosen(seen), boxes[seen], instances[seen]
+        ended = perf_counter()
+        spans = {"letterbox": ready - started, "inference": done - ready, "decoding": ended - done}
+        return Detections(
+            boxes,
+            found.scores,
+            found.classes,
+            self.names,
+            rotated,
+            keypoints,
+            instances,
+            {name: seconds * 1e3 for name, seconds in spans.items()},
+        )
