@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from . import __version__, describe
-from .errors import EdgeQuantError, OptionError
+from .errors import EdgeQuantError, MissingToolError, OptionError
 
 app = typer.Typer(
     help="INT8 exports of Ultralytics YOLO models that still detect, for Coral Edge TPU, NXP i.MX8M Plus and Intel.",
@@ -49,8 +49,9 @@ def export(
         list[str],
         typer.Argument(
             metavar="KEY=VALUE...",
-            help="Ultralytics' arguments (model=, format=, data=, imgsz=, split=, fraction=, ...) and head=int8|float, "
-            "granularity=channel|tensor, ranges=activation|mse|percentile|minmax, io=int8|uint8|float.",
+            help="Ultralytics' arguments (model=, format=, data=, imgsz=, split=, fraction=, ...) and "
+            "head=int8|float|raw, granularity=channel|tensor, ranges=activation|mse|percentile|minmax, "
+            "io=int8|uint8|float.",
         ),
     ],
 ) -> None:
@@ -110,6 +111,34 @@ def demo(
     data = data_set(out / "data", 128, 200, SIZE, seed=1)
     settings = Settings(WEIGHTS, data, (SIZE, SIZE))
     _bench(settings, "litert,tflite,openvino", "float,int8", "channel", "", True, out, False)
+
+
+@app.command()
+def run(
+    model: Annotated[Path, typer.Argument(help="Exported file: .tflite, or an OpenVINO model's folder.")],
+    source: Annotated[str, typer.Argument(help="Image, folder of images, video, or a camera's number.")],
+    confidence: Annotated[float, typer.Option(help="Least score, 0 to 1.")] = 0.25,
+    iou: Annotated[float, typer.Option(help="Largest overlap of two objects of a class, 0 to 1.")] = 0.7,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if left out.")] = None,
+    delegate: Annotated[str | None, typer.Option(help="edgetpu, vx, or a TFLite delegate's library.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder for drawn pictures and detections.json.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show each picture in a window; q ends.")] = False,
+) -> None:
+    """Find objects with an exported file, without torch and Ultralytics.
+
+    Example: yolo-edgequant run yolov8n_full_integer_quant.tflite pictures --save found
+    """
+    from importlib.util import find_spec
+
+    if find_spec("cv2") is None:
+        raise MissingToolError("reading pictures needs OpenCV; install it with: pip install 'yolo-edgequant[run]'")
+    from .runtime import Detector
+    from .runtime.watch import watch
+
+    detector = Detector(model, confidence=confidence, iou=iou, threads=threads, delegate=delegate)
+    console.print(watch(detector, source, save, show, console))
+    if save is not None:
+        console.print(f"written: {save / 'detections.json'}", soft_wrap=True)
 
 
 @app.command()

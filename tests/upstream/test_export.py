@@ -25,7 +25,7 @@ def one_line(raised):
     [
         ({"head": "flaot"}, "head='flaot' is not one of 'int8', 'float', 'raw'"),
         ({"format": "saved_model", "head": "raw"}, "head='raw' is not possible with format='saved_model'"),
-        ({"format": "openvino", "head": "int8", "nms": True}, "leave dynamic= and nms= out"),
+        ({"format": "openvino", "head": "int8", "nms": True}, "leave dynamic= and nms=True out"),
         ({"granularity": "layer"}, "granularity='layer'"),
         ({"ranges": "max"}, "ranges='max'"),
         ({"format": "openvino", "granularity": "tensor"}, "not possible with format='openvino'"),

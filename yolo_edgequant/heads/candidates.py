@@ -81,7 +81,7 @@ def keypoints(
     """(N, K, D) float32 keypoints: x and y in pixels, and a visibility from 0 to 1 where D is 3.
 
     Args:
-        raw: (N, K * D) outputs of the keypoint convolutions.
+        raw: (N, K * D) or (N, K, D) outputs of the keypoint convolutions.
         shape: (K, D).
         gain, offset: a keypoint lies ``raw * gain + offset`` cells from the centre of its cell.
         centres, strides: from :func:`cells`.

@@ -33,7 +33,8 @@ def detections(
 
     Args:
         parts: by name, (B, C, A) float32 over the cells of all levels: ``boxes`` (4 * reg_max channels of logits, or 4
-            distances), ``scores`` (logits), and one of ``mask_coefficient``, ``kpts`` and ``angle`` if the task has it.
+            distances), ``scores`` (logits), and what the task has: ``mask_coefficient``, ``angle``, or ``kpts`` (2 for
+            each keypoint) and ``visibility`` (logits).
         grid: the cells.
         facts: ``reg_max``, and for poses ``kpt_shape`` and ``keypoint`` (gain and offset), from :func:`contract`.
         corners: boxes as x1, y1, x2, y2 instead of centre and size, unless they are rotated.
@@ -49,7 +50,11 @@ def detections(
     if "mask_coefficient" in parts:
         made.append(parts["mask_coefficient"])
     if "kpts" in parts:
-        made.append(decode.keypoints(parts["kpts"], tuple(facts["kpt_shape"]), grid, *facts["keypoint"]))
+        count, size = facts["kpt_shape"]
+        points = parts["kpts"].unflatten(1, (count, 2))
+        if "visibility" in parts:
+            points = torch.cat((points, parts["visibility"][:, :, None]), 2)
+        made.append(decode.keypoints(points.flatten(1, 2), (count, size), grid, *facts["keypoint"]))
     return torch.cat(made, 1)
 
 

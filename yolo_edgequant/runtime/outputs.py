@@ -149,8 +149,11 @@ class RawReader:
         if "mask_coefficient" in self._parts:
             extra = part("mask_coefficient")
         if "kpts" in self._parts:
-            shape, keypoint = self._facts["kpt_shape"], self._facts["keypoint"]
-            extra = candidates.keypoints(part("kpts"), tuple(shape), *keypoint, *place)
+            shape, keypoint = tuple(self._facts["kpt_shape"]), self._facts["keypoint"]
+            points = part("kpts").reshape(-1, shape[0], 2)
+            if "visibility" in self._parts:
+                points = np.concatenate((points, part("visibility")[:, :, None]), 2)
+            extra = candidates.keypoints(points, shape, *keypoint, *place)
         return Candidates(boxes, scores, classes, extra)
 
     def _level(self, number: int, outputs: list[np.ndarray], confidence: float) -> tuple[np.ndarray, np.ndarray]:
@@ -174,7 +177,7 @@ class DecodedReader:
         self._keypoints = metadata.get("kpt_shape")
         self._factors = _factors(contract, size)
         names = [output["name"] for output in contract["outputs"]]
-        self._extra = next((i for i, name in enumerate(names) if name in {"mask_coefficient", "angle"}), None)
+        self._extra = next((i for i, name in enumerate(names) if name in {"mask_coefficient", "angle", "kpts"}), None)
         self._position, self._tensors = names.index("detections"), tensors
         self._scores = Scores(tensors[self._position], logits=False)
 

@@ -21,6 +21,7 @@ class Profile:
         io: types of the file's input.
         channels_last: images are NHWC in the file, else NCHW.
         batches: a batch size over 1 is possible.
+        separate: with head="int8", mask coefficients and angles have an output and a scale of their own.
         extra: name of the extra that installs what the format needs.
         packages: what it needs, by import name.
     """
@@ -32,6 +33,7 @@ class Profile:
     io: tuple[str, ...]
     channels_last: bool
     batches: bool
+    separate: bool
     extra: str
     packages: tuple[str, ...]
 
@@ -51,6 +53,7 @@ PROFILES: dict[str, Profile] = {
             io=("float",),
             channels_last=False,
             batches=True,
+            separate=True,
             extra="litert",
             packages=_LITERT,
         ),
@@ -66,6 +69,7 @@ PROFILES: dict[str, Profile] = {
             io=("int8", "uint8", "float"),
             channels_last=True,
             batches=False,
+            separate=True,
             extra="litert",
             packages=_LITERT,
         ),
@@ -77,6 +81,7 @@ PROFILES: dict[str, Profile] = {
             io=("int8", "uint8"),
             channels_last=True,
             batches=False,
+            separate=True,
             extra="litert",
             packages=_LITERT,
         ),
@@ -88,6 +93,7 @@ PROFILES: dict[str, Profile] = {
             io=("int8", "uint8"),  # of the full-integer file; the folder also has its float-input twin
             channels_last=True,
             batches=False,
+            separate=False,
             extra="tensorflow",
             packages=_TENSORFLOW,
         ),
@@ -99,6 +105,7 @@ PROFILES: dict[str, Profile] = {
             io=("float",),
             channels_last=False,
             batches=True,
+            separate=False,
             extra="openvino",
             packages=("openvino", "nncf"),
         ),

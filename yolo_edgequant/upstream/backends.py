@@ -87,7 +87,9 @@ def _finish(self: BaseBackend, made: list[Any], size: tuple[int, int]) -> list[A
     elif self.task not in {"detect", "segment", "pose", "obb"}:
         return made
     else:
-        outputs.sort(key=lambda y: y.ndim)  # detections before prototypes
+        named = {output["name"]: values for output, values in zip(contract["outputs"], outputs, strict=True)}
+        prototypes = [named.pop("prototypes")] if "prototypes" in named else []
+        outputs = [torch.cat([named.pop("detections"), *named.values()], 1), *prototypes]
     first = outputs[0]
     if contract.get("boxes") != "pixels":
         keypoints = tuple(self.kpt_shape) if self.task == "pose" else None

@@ -172,7 +172,15 @@ def torch2openvino(
 
 def _prepare_head(job: Job, image: torch.Tensor) -> None:
     """Give the head of the exporter's model the arithmetic of the request, and note in the metadata what it holds."""
-    from .heads import detach_head, detection_head, fold_texts, has_masks, keep_all_cells, normalise_head
+    from .heads import (
+        detach_head,
+        detection_head,
+        fold_texts,
+        has_masks,
+        keep_all_cells,
+        normalise_head,
+        separate_outputs,
+    )
 
     request, exporter = job.request, job.exporter
     contract: dict[str, Any] = {
@@ -199,9 +207,12 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
         contract["raw"] = detach_head(head, cells_first=not openvino)
         return
     contract["boxes"] = "pixels" if in_pixels else "normalised"
-    contract["outputs"] = [{"name": name} for name in ("detections", *(["prototypes"] if has_masks(head) else []))]
+    names = ["detections", "prototypes"] if has_masks(head) else ["detections"]
     if request.head == "int8":
         keep_all_cells(head)
+        if request.profile.separate:
+            names = separate_outputs(head)
+    contract["outputs"] = [{"name": name} for name in names]
     if request.head == "int8" or not in_pixels:
         normalise_head(head, size)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +61,40 @@ def keep_all_cells(head: nn.Module) -> None:
     head.postprocess = types.MethodType(lambda self, detections: detections.permute(0, 2, 1), head)
 
 
+def separate_outputs(head: nn.Module) -> list[str]:
+    """Make a head, on this instance, give mask coefficients, angles or keypoints as an output of their own.
+
+    In one 8-bit tensor they would share a scale with boxes and scores, which lie between 0 and 1.
+
+    Returns:
+        The names of the model's outputs, in order.
+    """
+    from ultralytics.nn.modules import OBB, Detect, Pose
+
+    masks = has_masks(head)
+    kinds = ((masks, "mask_coefficient"), (isinstance(head, OBB), "angle"), (isinstance(head, Pose), "kpts"))
+    apart = next((name for present, name in kinds if present), None)
+    if apart is None or hasattr(head, "lrpc"):
+        return ["detections", "prototypes"] if masks else ["detections"]
+
+    def forward(self: nn.Module, x: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        made = self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
+        detections = Detect._inference(self, made)
+        outputs = (detections, self.kpts_decode(made[apart]) if apart == "kpts" else made[apart])
+        return (*outputs, _prototypes(self, x)) if masks else outputs
+
+    head.forward = types.MethodType(forward, head)
+    return ["detections", apart, "prototypes"] if masks else ["detections", apart]
+
+
+def _prototypes(head: nn.Module, x: list[torch.Tensor]) -> torch.Tensor:
+    """Mask prototypes (B, C, h, w), from the first map or, in YOLO26, from all of them."""
+    from ultralytics.nn.modules.block import Proto26
+
+    made = head.proto(x[: head.nl] if isinstance(head.proto, Proto26) else x[0])
+    return made[0] if isinstance(made, tuple) else made
+
+
 def one_to_one(model: nn.Module) -> nn.Module:
     """A copy of an end-to-end model with nothing but its NMS-free branch left, which upstream then cannot turn off."""
     model = copy.deepcopy(model)
@@ -104,7 +138,7 @@ def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
         UnsupportedModelError: the scores are no output of a convolution.
     """
     from ultralytics.nn.modules import OBB, Detect, Pose, WorldDetect, YOLOEDetect
-    from ultralytics.nn.modules.block import ContrastiveHead, Proto26
+    from ultralytics.nn.modules.block import ContrastiveHead
 
     if isinstance(head, WorldDetect) and any(isinstance(level, ContrastiveHead) for level in head.cv4):
         raise UnsupportedModelError("head='raw' is not possible for the original YOLO-World; use 'float' or 'int8'")
@@ -113,11 +147,6 @@ def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
     masks = has_masks(head)
     kinds = ((masks, "mask_coefficient"), (isinstance(head, Pose), "kpts"), (isinstance(head, OBB), "angle"))
     extra = [name for present, name in kinds if present]
-    levels = head.nl
-
-    def prototypes(x: list[Any]) -> Any:
-        made = head.proto(x[:levels] if isinstance(head.proto, Proto26) else x[0])
-        return made[0] if isinstance(made, tuple) else made
 
     def yoloe(
         self: nn.Module, maps: list[torch.Tensor], box_head: Any, cls_head: Any, mask_head: Any = None, **_: Any
@@ -129,15 +158,53 @@ def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
 
     single = copy.copy(head)  # shares the layers, but loops over one level
     single.nl = 1
+    if isinstance(head, Pose) and head.kpt_shape[1] == 3:
+        extra.append("visibility")
+        _split_visibility(head, single)
     if isinstance(head, YOLOEDetect):
         single.forward_head = types.MethodType(yoloe, single)  # upstream's counts the prompts among the maps
-    _detach(head, single, head.one2one if head.end2end else head.one2many, prototypes if masks else None, cells_first)
+    branches = head.one2one if head.end2end else head.one2many
+    if "visibility" in extra:
+        branches = {name: branches[name] for name in ("box_head", "cls_head")} | {"pose": head.edgequant_pose}
+    _detach(head, single, branches, masks, cells_first)
     facts: dict[str, Any] = {"reg_max": head.reg_max}
     if isinstance(head, Pose):
         facts |= {"kpt_shape": list(head.kpt_shape), "keypoint": _keypoint(head)}
     strides = [int(stride) for stride in head.stride]
     order = "cells, channels" if cells_first else "channels, cells"
     return contract(["boxes", "scores", *extra], strides, masks, order=order, **facts)
+
+
+def _split_visibility(head: nn.Module, single: nn.Module) -> None:
+    """Divide the last convolution of a pose head in two, so that the logits of visibility have a scale of their own.
+
+    They grow as large as training lets them, and in one 8-bit tensor would leave little for the places.
+    """
+    from ultralytics.nn.modules import Detect, Pose26
+
+    def rows(convolution: nn.Conv2d, wanted: list[int]) -> nn.Conv2d:
+        part = nn.Conv2d(convolution.in_channels, len(wanted), convolution.kernel_size).requires_grad_(False)
+        part.weight.copy_(convolution.weight[wanted])
+        part.bias.copy_(convolution.bias[wanted])
+        return part
+
+    branch = head.one2one if head.end2end else head.one2many
+    places = [i for i in range(head.nk) if i % 3 < 2]
+    layers = nn.ModuleList()
+    for level in range(head.nl):
+        branch_layers = branch["pose_head"][level]
+        last = branch["kpts_head"][level] if isinstance(head, Pose26) else branch_layers[-1]
+        features = branch_layers if isinstance(head, Pose26) else branch_layers[:-1]
+        layers.append(nn.ModuleList((features, rows(last, places), rows(last, list(range(2, head.nk, 3))))))
+    head.edgequant_pose = layers  # a submodule, so that converters find its weights
+
+    def forward_head(self: nn.Module, maps: list[Any], box_head: Any, cls_head: Any, pose: Any) -> dict[str, Any]:
+        made = Detect.forward_head(self, maps, box_head, cls_head)
+        features, place, visibility = pose[0]
+        seen = features(maps[0])
+        return made | {"kpts": place(seen).flatten(2), "visibility": visibility(seen).flatten(2)}
+
+    single.forward_head = types.MethodType(forward_head, single)
 
 
 def _keypoint(head: nn.Module) -> tuple[float, float] | None:
@@ -180,7 +247,7 @@ def _detach(
     head: nn.Module,
     single: nn.Module,
     branches: Mapping[str, Sequence[nn.Module] | None],
-    prototypes: Callable[[list[torch.Tensor]], torch.Tensor] | None,
+    masks: bool,
     cells_first: bool,
 ) -> None:
     """Let one head instance return its convolutions' outputs instead of detections.
@@ -189,7 +256,7 @@ def _detach(
         head: a detection head.
         single: the same with one level; its ``forward_head`` gives the outputs of each branch by name.
         branches: the modules of each branch, one for each level.
-        prototypes: from the feature maps to the mask prototypes, or None for heads without masks.
+        masks: mask prototypes come last.
         cells_first: outputs are (B, cells, C) instead of (B, C, cells).
     """
     levels = head.nl
@@ -202,7 +269,7 @@ def _detach(
                 if name != "feats":
                     made.setdefault(name, []).append(_cells_first(values, x[level]) if cells_first else values)
         outputs = [values for group in made.values() for values in group]
-        return (*outputs, prototypes(x)) if prototypes is not None else tuple(outputs)
+        return (*outputs, _prototypes(self, x)) if masks else tuple(outputs)
 
     head.forward = types.MethodType(forward, head)
 

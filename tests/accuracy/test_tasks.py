@@ -1,0 +1,65 @@
+"""Small models trained on drawn images, of other tasks and NMS-free: retention of the files, FP32 of the same run."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from ultralytics import YOLO
+
+from yolo_edgequant.demo.draw import data_set
+
+THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["tasks"]
+WEIGHTS = Path(__file__).parents[1] / "weights"
+MODELS = {"segment": "shapes-seg", "obb": "shapes-obb", "detect": "shapes26"}
+
+pytestmark = pytest.mark.slow
+
+
+def accuracy(model, data, task, **more):
+    """mAP50-95, of the masks where there are any."""
+    made = model.val(data=data, imgsz=160, plots=False, verbose=False, **more)
+    return (made.seg if task == "segment" else made.box).map
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory):
+    """Of each task: a copy of the checkpoint, the data, and the accuracy by `nms`."""
+    made = {}
+
+    def run(task, nms):
+        if task not in made:
+            folder = tmp_path_factory.mktemp(task)
+            data = data_set(folder / "data", 128, 200, 160, seed=1, task=task)
+            made[task] = (Path(shutil.copy(WEIGHTS / f"{MODELS[task]}.pt", folder)), data, {})
+        checkpoint, data, by_nms = made[task]
+        if nms not in by_nms:
+            by_nms[nms] = accuracy(YOLO(checkpoint), data, task, nms=nms)
+        return checkpoint, data, by_nms[nms]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("task", "nms", "format", "head"),
+    [
+        ("segment", None, "tflite", "raw"),
+        ("segment", None, "tflite", "int8"),
+        ("segment", None, "openvino", "float"),
+        ("obb", None, "litert", "float"),
+        ("obb", None, "tflite", "raw"),
+        ("obb", None, "tflite", "int8"),
+        ("detect", None, "tflite", "int8"),
+        ("detect", False, "litert", "float"),
+        ("detect", False, "tflite", "raw"),
+        ("detect", False, "tflite", "int8"),
+        ("detect", False, "openvino", "float"),
+    ],
+)
+def test_retention(fp32, task, nms, format, head):
+    checkpoint, data, best = fp32(task, nms)
+    assert best > THRESHOLDS["fp32"]
+    file = YOLO(checkpoint).export(format=format, quantize=8, data=data, split="train", imgsz=160, head=head, nms=nms)
+    retention = accuracy(YOLO(file, task=task), data, task) / best
+    print(f"{task} nms={nms} {format} {head}: {retention:.1%} of {best:.4f}")
+    assert retention >= THRESHOLDS[head]
