@@ -55,11 +55,11 @@ def test_help_names_every_command():
     result = CliRunner().invoke(cli.app, ["--help"])
     assert result.exit_code == 0
     names = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    assert names == {"export", "bench", "demo", "patches"}
+    assert names == {"export", "bench", "demo", "patches", "run"}
     assert all(f" {name} " in result.stdout for name in names)
 
 
-@pytest.mark.parametrize("name", ["export", "bench", "demo", "patches"])
+@pytest.mark.parametrize("name", ["export", "bench", "demo", "patches", "run"])
 def test_every_command_has_help_of_its_own(name):
     result = CliRunner().invoke(cli.app, [name, "--help"])
     assert result.exit_code == 0

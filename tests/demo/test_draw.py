@@ -111,7 +111,9 @@ def test_the_pixels_that_a_shape_changes_fill_its_box(monkeypatch):
     drawn = pictures()
     monkeypatch.setattr(draw.cv2, "fillPoly", lambda *args: None)
     monkeypatch.setattr(draw.cv2, "polylines", lambda *args: None)
-    pairs = [(a, b, shapes[0][1]) for (a, shapes), (b, _) in zip(drawn, pictures(), strict=True) if len(shapes) == 1]
+    pairs = [
+        (a, b, shapes[0].outline) for (a, shapes), (b, _) in zip(drawn, pictures(), strict=True) if len(shapes) == 1
+    ]
     assert len(pairs) >= 5
     for with_shape, without, polygon in pairs:
         rows, columns = np.nonzero((with_shape != without).any(2))
@@ -121,9 +123,48 @@ def test_the_pixels_that_a_shape_changes_fill_its_box(monkeypatch):
 
 @pytest.mark.parametrize(("name", "corners"), [("circle", 48), ("square", 4), ("triangle", 3), ("star", 10)])
 def test_outlines_touch_their_circle(name, corners):
-    polygon = draw.outline(name, np.array([5.0, 7.0]), 3.0, 0.4)
+    polygon, frame = draw.placed(name, np.array([5.0, 7.0]), 3.0, 0.4, 1.0)
     lengths = np.linalg.norm(polygon - [5, 7], axis=1)
     assert polygon.shape == (corners, 2)
     np.testing.assert_allclose(lengths[:: 2 if name == "star" else 1], 3.0)
     if name == "star":
         np.testing.assert_allclose(lengths[1::2], 1.35)
+    assert frame.shape == (4, 2)
+
+
+@pytest.mark.parametrize("name", draw.NAMES)
+def test_a_frame_is_the_box_of_the_shape_turned_back(name):
+    turn = 0.7
+    polygon, frame = draw.placed(name, np.array([50.0, 40.0]), 20.0, turn, 0.5)
+    back = np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
+    upright, box = (polygon - (50, 40)) @ back, (frame - (50, 40)) @ back
+    np.testing.assert_allclose(box[[0, 2]], [upright.min(0), upright.max(0)], atol=1e-9)
+    width, height = np.ptp(upright, axis=0)
+    assert height < 0.6 * width
+
+
+def labels(folder, task):
+    draw.data_set(folder, 0, 6, SIZE, seed=2, task=task)
+    lines = [line for file in sorted((folder / "labels/val").glob("*.txt")) for line in file.read_text().splitlines()]
+    return [np.array(line.split()[1:], float) for line in lines]
+
+
+def test_labels_of_each_task_are_of_the_same_shapes(tmp_path):
+    boxes, polygons, poses = (labels(tmp_path / task, task) for task in ("detect", "segment", "pose"))
+    assert len(boxes) == len(polygons) == len(poses) > 6
+    for box, polygon, pose in zip(boxes, polygons, poses, strict=True):
+        points = polygon.reshape(-1, 2)
+        np.testing.assert_allclose([*(points.min(0) + points.max(0)) / 2, *np.ptp(points, axis=0)], box, atol=1e-5)
+        np.testing.assert_allclose(pose[:4], box)
+        top, right, bottom, left, middle = pose[4:].reshape(5, 3)
+        assert {top[2], right[2], bottom[2], left[2], middle[2]} == {2}
+        low, high = box[:2] - box[2:] / 2, box[:2] + box[2:] / 2
+        np.testing.assert_allclose([left[0], top[1], right[0], bottom[1]], [*low, *high], atol=1e-5)
+    assert "kpt_shape: [5, 3]" in (tmp_path / "pose/shapes.yaml").read_text()
+
+
+def test_rotated_labels_are_rectangles(tmp_path):
+    for corners in labels(tmp_path, "obb"):
+        sides = np.roll(corners.reshape(4, 2), -1, 0) - corners.reshape(4, 2)
+        np.testing.assert_allclose(sides[0], -sides[2], atol=1e-5)
+        assert abs(sides[0] @ sides[1]) < 1e-5
