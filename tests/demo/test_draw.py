@@ -135,7 +135,8 @@ def test_outlines_touch_their_circle(name, corners):
 @pytest.mark.parametrize("name", draw.NAMES)
 def test_a_frame_is_the_box_of_the_shape_turned_back(name):
     turn = 0.7
-    polygon, frame = draw.placed(name, np.array([50.0, 40.0]), 20.0, turn, 0.5)
+    first_corner = np.pi / 4 if name == "square" else 0
+    polygon, frame = draw.placed(name, np.array([50.0, 40.0]), 20.0, turn + first_corner, 0.5)
     back = np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
     upright, box = (polygon - (50, 40)) @ back, (frame - (50, 40)) @ back
     np.testing.assert_allclose(box[[0, 2]], [upright.min(0), upright.max(0)], atol=1e-9)

@@ -16,6 +16,7 @@ TASKS = ("detect", "segment", "pose", "obb")
 KEYPOINTS = ("top", "right", "bottom", "left", "middle")
 
 _CORNERS = {"square": 4, "triangle": 3, "star": 10}
+_FIRST_CORNER = {"square": np.pi / 4}  # radians from the x axis when upright
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Shape:
 def outline(name: str) -> np.ndarray:
     """The upright polygon of a shape, (N, 2) float, in a circle of radius 1 around the origin."""
     corners = _CORNERS.get(name, 48)
-    angles = np.arange(corners) * 2 * np.pi / corners + (np.pi / 4 if name == "square" else 0)
+    angles = _FIRST_CORNER.get(name, 0.0) + np.arange(corners) * 2 * np.pi / corners
     lengths = np.ones(corners)
     if name == "star":
         lengths[1::2] = 0.45
@@ -54,12 +55,13 @@ def placed(name: str, centre: np.ndarray, radius: float, turn: float, ratio: flo
     Args:
         name: one of :data:`NAMES`.
         centre, radius: pixels.
-        turn: radians.
+        turn: radians, of the first corner from the x axis.
         ratio: height to width before the turn; at 1 a shape looks the same from several sides.
     """
     upright = outline(name) * (radius, radius * ratio)
     (x1, y1), (x2, y2) = upright.min(0), upright.max(0)
     frame = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
+    turn = turn - _FIRST_CORNER.get(name, 0.0)
     rotation = np.array([(np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))])
     return centre + upright @ rotation, centre + frame @ rotation
 
