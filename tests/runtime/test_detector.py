@@ -101,7 +101,9 @@ def test_classes_agnostic_and_most(export):
     wanted = everything.classes[0]
     assert set(Detector(path, confidence=0.01, classes=[wanted])(image).classes) == {wanted}
     assert len(Detector(path, confidence=0.01, most=3)(image)) == 3
-    assert len(Detector(path, confidence=0.01, agnostic=True)(image)) < len(everything)
+    pictures = list(images(folder))
+    apart, together = (Detector(path, confidence=0.001, iou=0.3, agnostic=agnostic) for agnostic in (False, True))
+    assert sum(len(together(picture)) for picture in pictures) < sum(len(apart(picture)) for picture in pictures)
     assert set(everything.as_dicts()[0]) == {"name", "class", "score", "box"}
     assert set(everything.milliseconds) == {"letterbox", "inference", "decoding"}
 
