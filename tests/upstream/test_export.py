@@ -1,4 +1,6 @@
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -42,6 +44,13 @@ def test_impossible_options_are_refused_before_any_work(shapes_model, shapes_dat
         YOLO(shapes_model).export(**{"format": "tflite", "quantize": 8, "data": shapes_data, "imgsz": 160, **arguments})
     assert one_line(raised)
     assert left_behind() == set()
+
+
+def test_a_saved_model_cannot_be_nms_free(tmp_path, shapes_data):
+    checkpoint = shutil.copy(Path(__file__).parents[1] / "weights/shapes26.pt", tmp_path)
+    with pytest.raises(OptionError, match="nms=False is not possible with format='saved_model'") as raised:
+        YOLO(checkpoint).export(format="saved_model", quantize=8, data=shapes_data, imgsz=160, nms=False)
+    assert one_line(raised)
 
 
 def test_an_unknown_argument_is_still_upstreams_error(shapes_model, shapes_data):

@@ -35,6 +35,19 @@ class Tensor:
     scale: float = 1.0
     zero_point: int = 0
 
+    @classmethod
+    def of(cls, details: dict[str, Any]) -> Tensor:
+        """The tensor that a TFLite interpreter's details describe."""
+        shape, dtype = tuple(int(n) for n in details["shape"]), np.dtype(details["dtype"])
+        return cls(shape, dtype) if dtype == np.float32 else cls(shape, dtype, *details["quantization"])
+
+    def stored(self, values: np.ndarray) -> np.ndarray:
+        """Float values as stored numbers: rounded and clipped to what the type holds."""
+        if self.dtype == np.float32:
+            return np.ascontiguousarray(values, np.float32)
+        limits = np.iinfo(self.dtype)
+        return np.clip(np.rint(values / self.scale) + self.zero_point, limits.min, limits.max).astype(self.dtype)
+
     def values(self, stored: np.ndarray) -> np.ndarray:
         """Stored numbers as float32 values."""
         if self.dtype == np.float32:
@@ -93,7 +106,7 @@ class TFLite:
             raise UnsupportedModelError(f"'{path}' cannot be run: {' '.join(str(error).split())}") from error
         (source,), targets = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._source, self._targets = source["index"], [target["index"] for target in targets]
-        self.input, self.outputs = _described(source), [_described(target) for target in targets]
+        self.input, self.outputs = Tensor.of(source), [Tensor.of(target) for target in targets]
 
     def run(self, image: np.ndarray) -> list[np.ndarray]:
         """Run the model."""
@@ -185,11 +198,6 @@ def _metadata(path: Path) -> dict[str, Any]:
         return {}
     with zipfile.ZipFile(path) as archive:
         return json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
-
-
-def _described(details: dict[str, Any]) -> Tensor:
-    shape, dtype = tuple(int(n) for n in details["shape"]), np.dtype(details["dtype"])
-    return Tensor(shape, dtype) if dtype == np.float32 else Tensor(shape, dtype, *details["quantization"])
 
 
 def _first_installed(names: tuple[str, ...]) -> Any | None:

@@ -67,12 +67,7 @@ class Letterbox:
         self._filled: tuple[int, int, int, int] | None = None
         self._channels_last = channels_last
         self._floats = np.empty(tensor.shape, np.float32) if tensor.dtype == np.float32 else None
-        stored = np.arange(256)
-        if tensor.dtype != np.float32:
-            limits = np.iinfo(tensor.dtype)
-            stored = np.rint(stored / 255 / np.float32(tensor.scale)) + tensor.zero_point
-            stored = stored.clip(limits.min, limits.max)
-        self._stored = stored.astype(tensor.dtype)
+        self._stored = tensor.stored(np.arange(256) / 255)
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """Fit an image, (H, W, 3) uint8 BGR, into the input."""

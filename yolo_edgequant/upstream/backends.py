@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..runtime.interpreter import Tensor
+
 if TYPE_CHECKING:
     import torch
     from ultralytics.nn.backends import LiteRTBackend, OpenVINOBackend, TensorFlowBackend
@@ -37,31 +39,14 @@ def tensorflow_forward(
     return _run(self, im, True)
 
 
-def quantise(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-    """Float32 values to the type of an interpreter's tensor, rounded; float tensors get them as they are."""
-    if details["dtype"] == np.float32:
-        return np.ascontiguousarray(values, np.float32)
-    scale, zero_point = details["quantization"]
-    limits = np.iinfo(details["dtype"])
-    return np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max).astype(details["dtype"])
-
-
-def dequantise(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
-    """An interpreter's tensor as float32 values."""
-    if details["dtype"] == np.float32:
-        return values
-    scale, zero_point = details["quantization"]
-    return (values.astype(np.float32) - zero_point) * np.float32(scale)
-
-
 def _run(self: LiteRTBackend | TensorFlowBackend, image: torch.Tensor, channels_last: bool) -> list[Any]:
     """Invoke the interpreter and return what upstream's postprocessing expects: boxes in pixels, maps NCHW."""
     values = image.cpu().numpy()
     height, width = values.shape[1:3] if channels_last else values.shape[2:4]
     source = self.input_details[0]
-    self.interpreter.set_tensor(source["index"], quantise(values, source))
+    self.interpreter.set_tensor(source["index"], Tensor.of(source).stored(values))
     self.interpreter.invoke()
-    made = [dequantise(self.interpreter.get_tensor(d["index"]), d) for d in self.output_details]
+    made = [Tensor.of(d).values(self.interpreter.get_tensor(d["index"])) for d in self.output_details]
     if channels_last:
         made = [y.transpose(0, 3, 1, 2) if y.ndim == 4 else y for y in made]
     return _finish(self, made, (height, width))

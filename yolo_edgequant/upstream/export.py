@@ -129,6 +129,11 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
         )
     if args.nms and profile.format == "saved_model":
         raise OptionError("nms=True is not possible with INT8 .tflite files; leave it out, predict() does NMS")
+    if args.nms is False and profile.format == "saved_model" and getattr(head, "one2one_cv2", None) is not None:
+        raise OptionError(
+            "nms=False is not possible with format='saved_model': one of its files is integer to the end, which "
+            "NMS-free output does not survive; leave it out, or use format='tflite'"
+        )
     _check_data(args, model.task)
     return head
 

@@ -48,9 +48,15 @@ def normalise_head(head: nn.Module, size: tuple[int, int]) -> None:
 
 def has_masks(head: nn.Module) -> bool:
     """True for heads whose files give mask prototypes, too."""
-    from ultralytics.nn.modules import Segment, YOLOESegment
+    return _addition(head) == "mask_coefficient"
 
-    return isinstance(head, (Segment, YOLOESegment))
+
+def _addition(head: nn.Module) -> str | None:
+    """What a head gives for each cell besides box and scores, by upstream's name; None for detection."""
+    from ultralytics.nn.modules import OBB, Pose, Segment, YOLOESegment
+
+    kinds = (((Segment, YOLOESegment), "mask_coefficient"), (OBB, "angle"), (Pose, "kpts"))
+    return next((name for kind, name in kinds if isinstance(head, kind)), None)
 
 
 def keep_all_cells(head: nn.Module) -> None:
@@ -69,11 +75,9 @@ def separate_outputs(head: nn.Module) -> list[str]:
     Returns:
         The names of the model's outputs, in order.
     """
-    from ultralytics.nn.modules import OBB, Detect, Pose
+    from ultralytics.nn.modules import Detect
 
-    masks = has_masks(head)
-    kinds = ((masks, "mask_coefficient"), (isinstance(head, OBB), "angle"), (isinstance(head, Pose), "kpts"))
-    apart = next((name for present, name in kinds if present), None)
+    masks, apart = has_masks(head), _addition(head)
     if apart is None or hasattr(head, "lrpc"):
         return ["detections", "prototypes"] if masks else ["detections"]
 
@@ -137,16 +141,15 @@ def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
     Raises:
         UnsupportedModelError: the scores are no output of a convolution.
     """
-    from ultralytics.nn.modules import OBB, Detect, Pose, WorldDetect, YOLOEDetect
+    from ultralytics.nn.modules import Detect, Pose, WorldDetect, YOLOEDetect
     from ultralytics.nn.modules.block import ContrastiveHead
 
     if isinstance(head, WorldDetect) and any(isinstance(level, ContrastiveHead) for level in head.cv4):
         raise UnsupportedModelError("head='raw' is not possible for the original YOLO-World; use 'float' or 'int8'")
     if hasattr(head, "lrpc"):
         raise UnsupportedModelError("head='raw' is not possible for a prompt-free YOLOE; use 'float' or 'int8'")
-    masks = has_masks(head)
-    kinds = ((masks, "mask_coefficient"), (isinstance(head, Pose), "kpts"), (isinstance(head, OBB), "angle"))
-    extra = [name for present, name in kinds if present]
+    addition = _addition(head)
+    extra = [] if addition is None else [addition]
 
     def yoloe(
         self: nn.Module, maps: list[torch.Tensor], box_head: Any, cls_head: Any, mask_head: Any = None, **_: Any
@@ -166,13 +169,13 @@ def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
     branches = head.one2one if head.end2end else head.one2many
     if "visibility" in extra:
         branches = {name: branches[name] for name in ("box_head", "cls_head")} | {"pose": head.edgequant_pose}
-    _detach(head, single, branches, masks, cells_first)
+    _detach(head, single, branches, has_masks(head), cells_first)
     facts: dict[str, Any] = {"reg_max": head.reg_max}
     if isinstance(head, Pose):
         facts |= {"kpt_shape": list(head.kpt_shape), "keypoint": _keypoint(head)}
     strides = [int(stride) for stride in head.stride]
     order = "cells, channels" if cells_first else "channels, cells"
-    return contract(["boxes", "scores", *extra], strides, masks, order=order, **facts)
+    return contract(["boxes", "scores", *extra], strides, has_masks(head), order=order, **facts)
 
 
 def _split_visibility(head: nn.Module, single: nn.Module) -> None:
