@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .quantization import calibration, ranges, recipe, tflite
+from .quantization.cells import Cells
 from .quantization.graph import Graph
 
 LOGGER = logging.getLogger("yolo_edgequant")
@@ -50,7 +51,13 @@ class Calibrated:
         return tflite.unsigned_io(content) if io == "uint8" else content
 
 
-def calibrate(content: bytes, images: Iterable[np.ndarray], estimator: str, logits: Sequence[int] = ()) -> Calibrated:
+def calibrate(
+    content: bytes,
+    images: Iterable[np.ndarray],
+    estimator: str,
+    logits: Sequence[int] = (),
+    cells: Cells | None = None,
+) -> Calibrated:
     """Run the images through a float ``.tflite`` file, once, and choose the ranges of its activations.
 
     Args:
@@ -58,13 +65,14 @@ def calibrate(content: bytes, images: Iterable[np.ndarray], estimator: str, logi
         images: arrays of the input's shape, consumed one at a time.
         estimator: a key of :data:`.quantization.ranges.ESTIMATORS`.
         logits: positions of the outputs of which the host will take the sigmoid.
+        cells: where the graph holds values of cells, for ranges that cover those of possible detections.
 
     Raises:
         CalibrationError: no image, a wrong shape, or values that are not finite.
     """
     graph = Graph(content)
     scores = frozenset(graph.outputs[position] for position in logits)
-    statistics = calibration.collect(content, images, ranges.histogram_tensors(estimator, graph, scores))
+    statistics = calibration.collect(content, images, ranges.histogram_tensors(estimator, graph, scores), cells=cells)
     chosen = ranges.estimate(estimator, graph, statistics, scores)
     for tensor in graph.inputs:
         chosen[tensor] = (0.0, 1.0)  # images: a scale of exactly 1/255, whatever the calibration images hold

@@ -11,15 +11,15 @@ from yolo_edgequant.demo.draw import data_set
 
 THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["tasks"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
-MODELS = {"segment": "shapes-seg", "obb": "shapes-obb", "detect": "shapes26"}
+MODELS = {"segment": "shapes-seg", "pose": "shapes-pose", "obb": "shapes-obb", "detect": "shapes26"}
 
 pytestmark = pytest.mark.slow
 
 
 def accuracy(model, data, task, **more):
-    """mAP50-95, of the masks where there are any."""
+    """mAP50-95, of the masks or keypoints where there are any."""
     made = model.val(data=data, imgsz=160, plots=False, verbose=False, **more)
-    return (made.seg if task == "segment" else made.box).map
+    return getattr(made, {"segment": "seg", "pose": "pose"}.get(task, "box")).map
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,10 @@ def fp32(tmp_path_factory):
         ("segment", None, "tflite", "raw"),
         ("segment", None, "tflite", "int8"),
         ("segment", None, "openvino", "float"),
+        ("pose", None, "litert", "float"),
+        ("pose", None, "tflite", "raw"),
+        ("pose", None, "tflite", "int8"),
+        ("pose", None, "openvino", "float"),
         ("obb", None, "litert", "float"),
         ("obb", None, "tflite", "raw"),
         ("obb", None, "tflite", "int8"),

@@ -75,7 +75,7 @@ def test_activation_gives_up_pre_activations_that_silu_sends_to_zero(graph):
 
 
 def test_activation_drops_hopeless_scores_and_never_clips_the_best(graph, statistics):
-    scores = [t for t in statistics if ranges._feeds_score(graph, t, frozenset())]
+    scores = [t for t in statistics if graph.feeds_sigmoid(t)]
     assert len(scores) >= 3, "the class logits of each level"
     chosen = ranges.activation(graph, statistics)
     for tensor in scores:

@@ -172,10 +172,10 @@ def test_split_and_fraction_choose_the_images_and_few_are_warned_of(shapes_model
     counts = []
     calibrate = pipeline.calibrate
 
-    def counting(content, images, estimator, logits):
+    def counting(content, images, *rest, **more):
         images = list(images)
         counts.append(len(images))
-        return calibrate(content, iter(images), estimator, logits)
+        return calibrate(content, iter(images), *rest, **more)
 
     monkeypatch.setattr(pipeline, "calibrate", counting)
     for arguments in ({"split": "train"}, {"split": "val"}, {"split": "train", "fraction": 0.5}):

@@ -17,6 +17,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from ..errors import CalibrationError
+from .cells import Cells
 from .graph import Graph
 
 _BINS = 4096  # over [-limit, limit): a 256th of the used part of the range, or finer, always spans several bins
@@ -82,7 +83,11 @@ def all_tensors_kept() -> Iterator[None]:
 
 
 def collect(
-    content: bytes, images: Iterable[np.ndarray], histograms: set[int] | None = None, threads: int | None = None
+    content: bytes,
+    images: Iterable[np.ndarray],
+    histograms: set[int] | None = None,
+    threads: int | None = None,
+    cells: Cells | None = None,
 ) -> dict[int, Statistics]:
     """Run the float model on each image once and gather statistics of its activations.
 
@@ -91,6 +96,7 @@ def collect(
         images: arrays of the input's shape, float32, values 0 to 1; consumed one at a time.
         histograms: tensor indices to keep a histogram of; None for all activations.
         threads: interpreter threads; None for one per core.
+        cells: take the statistics of Head #3 from cells that may become detections, if the images have any.
 
     Returns:
         Statistics by tensor index, for every activation of the graph.
@@ -107,9 +113,11 @@ def collect(
         interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]
     shape = tuple(int(n) for n in source["shape"])
-    statistics = {
-        t: Statistics(histogram=Histogram() if histograms is None or t in histograms else None) for t in tensors
-    }
+
+    def fresh(chosen: Iterable[int]) -> dict[int, Statistics]:
+        return {t: Statistics(histogram=Histogram() if histograms is None or t in histograms else None) for t in chosen}
+
+    statistics, of_candidates = fresh(tensors), fresh(cells.values if cells else ())
     views = {t: interpreter.tensor(t) for t in tensors}
     count = 0
     for image in images:
@@ -119,6 +127,11 @@ def collect(
         interpreter.invoke()
         for tensor in tensors:
             statistics[tensor].update(views[tensor]())
+        if cells is not None and (candidates := cells.candidates(lambda tensor: views[tensor]())).any():
+            for tensor, seen in of_candidates.items():
+                chosen = cells.chosen(tensor, views[tensor](), candidates)
+                if chosen.size:
+                    seen.update(chosen)
         count += 1
     if not count:
         raise CalibrationError("the calibration set is empty: pass data= with at least one image (100 or more advised)")
@@ -129,4 +142,7 @@ def collect(
                 f"tensor '{graph.name(tensor)}' has values from {low} to {high} on the calibration images: "
                 "the float model is broken, check the checkpoint"
             )
+    for tensor, seen in of_candidates.items():
+        if np.isfinite(seen.minimum):
+            statistics[tensor] = seen
     return statistics

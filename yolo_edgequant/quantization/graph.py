@@ -19,6 +19,9 @@ _KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if n
 #: Operators that multiply by weights, and the position of the weights among their inputs.
 _WEIGHTS_INPUT = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
 
+#: Operators that move values without changing them.
+_MOVES = {"TRANSPOSE", "RESHAPE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT"}
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -35,6 +38,11 @@ class Operation:
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+    @property
+    def kernel(self) -> int | None:
+        """The tensor of the kernel, (C_out, rows, columns, C_in), of a convolution."""
+        return self.inputs[1] if self.kind in {"CONV_2D", "DEPTHWISE_CONV_2D"} else None
 
 
 class Graph:
@@ -112,6 +120,23 @@ class Graph:
         gate = next(op for op in readers if op.kind == "LOGISTIC")
         product = next(op for op in readers if op.kind == "MUL")
         return product.outputs[0] if set(product.inputs) == {tensor, gate.outputs[0]} else None
+
+    def feeds_sigmoid(self, tensor: int, logits: frozenset[int] = frozenset()) -> bool:
+        """True if all that reads the tensor is, after mere moves, a sigmoid that is not part of a SiLU.
+
+        Args:
+            tensor: index.
+            logits: outputs of the graph of which the host will take the sigmoid.
+        """
+        if tensor in self.outputs:
+            return tensor in logits
+        if self.silu(tensor) is not None:
+            return False
+        readers = self.consumers[tensor]
+        return bool(readers) and all(
+            op.kind == "LOGISTIC" or (op.kind in _MOVES and all(self.feeds_sigmoid(t, logits) for t in op.outputs))
+            for op in readers
+        )
 
     def is_layer(self, op: Operation) -> bool:
         """True for a convolution or matrix product with trained weights.

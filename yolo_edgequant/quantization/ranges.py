@@ -58,7 +58,7 @@ def histogram_tensors(name: str, graph: Graph, logits: frozenset[int] = frozense
     if name == "minmax":
         return set()
     if name == "activation":
-        return {t for t in graph.activations() if graph.silu(t) is not None or _feeds_score(graph, t, logits)}
+        return {t for t in graph.activations() if graph.silu(t) is not None or graph.feeds_sigmoid(t, logits)}
     return set(graph.activations())
 
 
@@ -94,7 +94,7 @@ def activation(graph: Graph, statistics: dict[int, Statistics], logits: frozense
             low, high = _search(s, _silu_error)
             ranges[tensor] = (low, high)
             ranges[product] = _silu_range(low, high)
-        elif _feeds_score(graph, tensor, logits):
+        elif graph.feeds_sigmoid(tensor, logits):
             low, high = _search(s, _score_error)
             ranges[tensor] = (low, s.maximum)  # the highest scores are few and matter most: never clip them
     return ranges
@@ -106,22 +106,6 @@ ESTIMATORS: dict[str, Callable[[Graph, dict[int, Statistics], frozenset[int]], R
     "mse": mse,
     "activation": activation,
 }
-
-#: Operators that move values without changing them.
-_MOVES = {"TRANSPOSE", "RESHAPE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT"}
-
-
-def _feeds_score(graph: Graph, tensor: int, logits: frozenset[int]) -> bool:
-    """True if all that reads the tensor is, after mere moves, a sigmoid that is not part of a SiLU, or the host's."""
-    if tensor in graph.outputs:
-        return tensor in logits
-    if graph.silu(tensor) is not None:
-        return False
-    readers = graph.consumers[tensor]
-    return bool(readers) and all(
-        op.kind == "LOGISTIC" or (op.kind in _MOVES and all(_feeds_score(graph, t, logits) for t in op.outputs))
-        for op in readers
-    )
 
 
 def _search(s: Statistics, error: Callable[[np.ndarray, float, float], np.ndarray]) -> tuple[float, float]:

@@ -224,7 +224,9 @@ def _calibrated(job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoa
 
     from .. import pipeline
     from ..conversion.litert import to_tflite
+    from ..quantization import cells
     from ..quantization.graph import Graph
+    from .heads import detection_head
 
     request = job.request
     _prepare_head(job, image)
@@ -234,12 +236,21 @@ def _calibrated(job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoa
     progress = track(images, f"calibrating ({request.ranges})", total=len(loader), transient=True)
     contract = job.exporter.metadata["edgequant"]
     described = contract.get("raw", contract)
+    graph = Graph(content)
     if "outputs" in described:  # in the file's order
-        described["outputs"] = [described["outputs"][position] for position in Graph(content).output_order()]
-    logits = [
-        i for i, output in enumerate(contract.get("raw", {"outputs": []})["outputs"]) if output["name"] == "scores"
-    ]
-    return pipeline.calibrate(content, progress, request.ranges, logits)
+        described["outputs"] = [described["outputs"][position] for position in graph.output_order()]
+    head = detection_head(job.exporter.model)
+    if "raw" in contract:
+        outputs = contract["raw"]["outputs"]
+        logits = [i for i, output in enumerate(outputs) if output["name"] in {"scores", "visibility"}]
+        return pipeline.calibrate(content, progress, request.ranges, logits, cells.of_raw(graph, outputs))
+    if head is None:
+        return pipeline.calibrate(content, progress, request.ranges)
+    levels = [int(image.shape[2] // stride * (image.shape[3] // stride)) for stride in head.stride.int()]
+    found = cells.of_decoded(graph, levels, head.nc)
+    if found is None:
+        LOGGER.warning(f"{prefix} the cells of this head were not found; ranges cover cells without objects, too.")
+    return pipeline.calibrate(content, progress, request.ranges, cells=found)
 
 
 def _images(loader: DataLoader, batch: int, channels_last: bool) -> Iterator[np.ndarray]:
