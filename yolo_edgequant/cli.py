@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +82,9 @@ def bench(
     imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
     calibration_split: Annotated[str, typer.Option(help="Split to calibrate on.")] = "train",
     fraction: Annotated[float, typer.Option(help="Share of that split to calibrate on, above 0 and at most 1.")] = 1.0,
+    nms_free: Annotated[bool, typer.Option("--nms-free", help="The NMS-free output of YOLO26 and v10.")] = False,
+    images: Annotated[int, typer.Option(help="Validation images to time from image to boxes.")] = 0,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of what is timed; all cores if left out.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to keep bench.json, bench.csv and the files in.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
 ) -> None:
@@ -94,7 +98,11 @@ def bench(
     _require_file(data, "data")
     if not 0 < fraction <= 1:
         raise OptionError(f"--fraction {fraction} is not above 0 and at most 1")
-    settings = Settings(model, data, _size(imgsz), calibration_split, fraction=fraction)
+    settings = Settings(
+        model, data, _size(imgsz), calibration_split, fraction=fraction, nms_free=nms_free, images=images
+    )
+    if threads is not None:
+        settings = replace(settings, threads=threads)
     _bench(settings, formats, heads, granularity, ranges, baseline, out or Path("bench"), markdown)
 
 

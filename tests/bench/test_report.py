@@ -53,6 +53,12 @@ def test_markdown_marks_a_failed_row_as_the_table_does():
     assert "failed" in cells
 
 
+def test_times_from_image_to_boxes_have_columns_if_there_are_any():
+    (timed, other) = shown([replace(FULL, image_ms=20.04, decoding_ms=0.957), EMPTY])
+    assert timed == [*CELLS, "20.0", "0.96"]
+    assert other[-2:] == ["-", "-"]
+
+
 def test_a_row_that_could_not_be_timed_keeps_its_figures():
     (row,) = shown([replace(FULL, latency_ms=None, error="not timed: out of luck")])
     assert row == [*CELLS[:7], "failed", *CELLS[8:]]

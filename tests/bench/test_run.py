@@ -3,6 +3,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -146,6 +147,9 @@ def steps(monkeypatch):
             return {"path": f"{folder}/file", "seconds": 3.0, "bytes": 2_500_000}, 700_000_000
         if name == "latency":
             return {"milliseconds": [10.0 + index for index in range(len(arguments["paths"]))]}, 0
+        if name == "images":
+            count = len(arguments["paths"])
+            return {"milliseconds": [20.0 + index for index in range(count)], "decoding": [1.0] * count}, 0
         return {"map": 0.4 if arguments["path"].endswith("model.pt") else 0.3, "map50": 0.5}, 0
 
     monkeypatch.setattr(bench, "_step", step)
@@ -195,6 +199,27 @@ def test_run_validates_the_reference_and_the_stock_files_without_our_patches(set
         settings, cases(["litert"], ["float"], ["channel"], [], baseline=True), tmp_path / "out", lambda text: None
     )
     assert [arguments["stock"] for name, arguments in steps.calls if name == "validate"] == [True, True, False]
+
+
+def test_run_times_images_when_asked_to(settings, steps, tmp_path):
+    steps.failing["export", "tflite"] = "export failed: out of luck"
+    rows = cases(["litert", "tflite", "openvino"], ["float"], ["channel"], [], baseline=True)
+    done = bench.run(replace(settings, images=7), rows, tmp_path / "out", lambda text: None)
+    (arguments,) = [arguments for name, arguments in steps.calls if name == "images"]
+    assert (arguments["count"], arguments["stock"], arguments["threads"]) == (7, [True, False, True, False], 1)
+    assert [row.image_ms for row in done] == [None, 20.0, 21.0, None, None, 22.0, 23.0]
+    assert done[2].decoding_ms == 1.0
+
+
+def test_run_takes_the_nms_free_output_of_all_when_asked_to(settings, steps, tmp_path):
+    rows = cases(["litert"], ["float"], ["channel"], [], baseline=False)
+    for nms_free, expected in ((False, [None, None]), (True, [False, False])):
+        steps.calls.clear()
+        bench.run(replace(settings, nms_free=nms_free), rows, tmp_path / "out", lambda text: None)
+        (reference, *_), (export,) = (
+            [arguments for name, arguments in steps.calls if name == step] for step in ("validate", "export")
+        )
+        assert [reference.get("nms"), export.get("nms")] == expected
 
 
 def test_run_stops_when_there_is_nothing_to_compare_with(settings, steps, tmp_path):

@@ -26,30 +26,39 @@ _COLUMNS = (
     ("export_s", "export s", "{:.1f}"),
     ("peak_mb", "peak MB", "{:.0f}"),
 )
+_ON_REQUEST = (("image_ms", "image to boxes ms", "{:.1f}"), ("decoding_ms", "decoding ms", "{:.2f}"))
 
 
 def table(rows: Sequence[Row]) -> Table:
     """A table to print with Rich."""
     made = Table(title="INT8 against FP32 of the same run")
-    for name, title, _ in _COLUMNS:
+    columns = _columns(rows)
+    for name, title, _ in columns:
         made.add_column(title, justify="left" if name in {"format", "head", "granularity", "ranges"} else "right")
     for row in rows:
-        made.add_row(*_cells(row), style="red" if row.error else "dim" if row.head == "stock" else None)
+        made.add_row(*_cells(row, columns), style="red" if row.error else "dim" if row.head == "stock" else None)
     return made
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The same table for a README."""
-    lines = ["| " + " | ".join(title for _, title, _ in _COLUMNS) + " |", "| --- " * len(_COLUMNS) + "|"]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    columns = _columns(rows)
+    lines = ["| " + " | ".join(title for _, title, _ in columns) + " |", "| --- " * len(columns) + "|"]
+    lines += ["| " + " | ".join(_cells(row, columns)) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> list[str]:
+def _columns(rows: Sequence[Row]) -> tuple[tuple[str, str, str], ...]:
+    """Field, title and format of each column; those on request only if a row has such a figure."""
+    return _COLUMNS + tuple(c for c in _ON_REQUEST if any(getattr(row, c[0]) is not None for row in rows))
+
+
+def _cells(row: Row, columns: Sequence[tuple[str, str, str]]) -> list[str]:
     """A row's cells as text; an error marks the first figure that it cost."""
-    cells = {name: "-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in _COLUMNS}
-    if row.error:
-        cells["map" if row.map is None else "latency_ms"] = "failed"
+    cells = {name: "-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in columns}
+    missing = [name for name in ("map", "latency_ms", "image_ms") if name in cells and getattr(row, name) is None]
+    if row.error and missing:
+        cells[missing[0]] = "failed"
     return list(cells.values())
 
 

@@ -38,6 +38,8 @@ class Settings:
         calibration_split, validation_split: of the data set.
         fraction: share of the calibration split to calibrate on, above 0 and at most 1.
         threads: of the interpreters when they are timed.
+        nms_free: take the NMS-free output of YOLO26 and YOLOv10, FP32 included.
+        images: number of validation images to time from image to boxes; 0 for none.
     """
 
     model: Path
@@ -47,6 +49,8 @@ class Settings:
     validation_split: str = "val"
     fraction: float = 1.0
     threads: int = os.cpu_count() or 1
+    nms_free: bool = False
+    images: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Row:
         size_mb: of the file, 10^6 bytes.
         export_s: seconds of the export call.
         peak_mb: peak resident memory of the exporting process and its children, 10^6 bytes.
+        image_ms: median from image to boxes, milliseconds; ours through the runtime, stock through ``YOLO.predict``.
+        decoding_ms: of this, what follows the interpreter.
         error: why figures are missing.
     """
 
@@ -76,6 +82,8 @@ class Row:
     size_mb: float | None = None
     export_s: float | None = None
     peak_mb: float | None = None
+    image_ms: float | None = None
+    decoding_ms: float | None = None
     error: str | None = None
 
 
@@ -136,7 +144,8 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
         "split": settings.validation_split,
     }
     report("validating the FP32 model")
-    reference, _ = _step("validate", {"path": str(settings.model.resolve()), "stock": True, **validation}, folder)
+    original = {"path": str(settings.model.resolve()), "stock": True, **_branch(settings)}
+    reference, _ = _step("validate", {**original, **validation}, folder)
     done = [Row("pytorch", "fp32", map=reference["map"], map50=reference["map50"], retention=1.0)]
     paths: dict[int, str] = {}
     for number, row in enumerate(rows, 1):
@@ -164,16 +173,36 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
         )
     if paths:
         report(f"timing {len(paths)} files in turns")
-        arguments = {"paths": list(paths.values()), "imgsz": list(settings.imgsz), "threads": settings.threads}
-        try:
-            times, _ = _step("latency", arguments, folder)
-        except WorkerError as error:
-            for index in paths:
-                done[index] = replace(done[index], error=f"not timed: {error}")
-        else:
-            for index, milliseconds in zip(paths, times["milliseconds"], strict=True):
-                done[index] = replace(done[index], latency_ms=milliseconds)
+        _time(done, list(paths), "latency", {"paths": list(paths.values())}, settings, folder)
+    if paths and settings.images:
+        report(f"timing {len(paths)} files on {settings.images} images, from image to boxes")
+        arguments = {
+            "paths": list(paths.values()),
+            "stock": [done[index].head == "stock" for index in paths],
+            "data": validation["data"],
+            "split": settings.validation_split,
+            "count": settings.images,
+        }
+        _time(done, list(paths), "images", arguments, settings, folder)
     return done
+
+
+def _time(
+    done: list[Row], indices: list[int], step: str, arguments: dict[str, Any], settings: Settings, folder: Path
+) -> None:
+    """Add what a timing step of the worker says of each file to its row."""
+    try:
+        seen, _ = _step(step, {"imgsz": list(settings.imgsz), "threads": settings.threads, **arguments}, folder)
+    except WorkerError as error:
+        for index in indices:
+            done[index] = replace(done[index], error=f"not timed: {error}")
+        return
+    for position, index in enumerate(indices):
+        if step == "latency":
+            times = {"latency_ms": seen["milliseconds"][position]}
+        else:
+            times = {"image_ms": seen["milliseconds"][position], "decoding_ms": seen["decoding"][position]}
+        done[index] = replace(done[index], **times)
 
 
 def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, Any]:
@@ -192,8 +221,13 @@ def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, An
         "split": settings.calibration_split,
         "fraction": settings.fraction,
         "imgsz": list(settings.imgsz),
+        **_branch(settings),
         **ours,
     }
+
+
+def _branch(settings: Settings) -> dict[str, Any]:
+    return {"nms": False} if settings.nms_free else {}
 
 
 def _step(name: str, arguments: dict[str, Any], folder: Path) -> tuple[dict[str, Any], int]:

@@ -97,6 +97,71 @@ def latency(paths: list[str], imgsz: list[int], threads: int) -> dict[str, Any]:
     return {"milliseconds": [1000 * float(np.median(taken)) for taken in times]}
 
 
+def images(
+    paths: list[str], stock: list[bool], data: str, split: str, imgsz: list[int], threads: int, count: int
+) -> dict[str, Any]:
+    """Median time from an image in memory to its boxes, all files in turns on each image.
+
+    Our files go through :class:`yolo_edgequant.runtime.Detector`, stock ones through ``YOLO.predict``, both with their
+    confidence of 0.25. The process keeps to `threads` cores, and all that counts cores is told so.
+
+    Args:
+        paths: exported files.
+        stock: which of them are upstream's own.
+        data, split: where the images are.
+        imgsz: (height, width).
+        threads: cores, and threads of every library.
+        count: of images.
+
+    Returns:
+        For each path ``milliseconds``, and ``decoding`` of it, None for stock files.
+    """
+    import os
+
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    import cv2
+    import torch
+
+    import yolo_edgequant
+    from yolo_edgequant.runtime import Detector
+
+    yolo_edgequant.disable()
+    from ultralytics import YOLO
+    from ultralytics.data.utils import check_det_dataset
+    from ultralytics.nn.backends import litert
+
+    cv2.setNumThreads(threads)
+    torch.set_num_threads(threads)
+    litert.NUM_THREADS = threads
+
+    def runner(path: str, upstream: bool) -> Callable[[np.ndarray], Any]:
+        if not upstream:
+            return Detector(path, threads=threads)
+        model = YOLO(path, task="detect")
+        return lambda image: model.predict(image, imgsz=imgsz, conf=0.25, verbose=False)
+
+    place = check_det_dataset(data, autodownload=False, split=split)[split]
+    files = [f for p in ([place] if isinstance(place, str) else place) for f in sorted(Path(p).iterdir())][:count]
+    pictures = [cv2.imread(str(file)) for file in files]
+    runners = [runner(path, upstream) for path, upstream in zip(paths, stock, strict=True)]
+    spans: list[list[float]] = [[] for _ in paths]
+    decoding: list[list[float]] = [[] for _ in paths]
+    for run in runners:
+        run(pictures[0])
+    for picture in pictures:
+        for run, taken, decoded in zip(runners, spans, decoding, strict=True):
+            start = time.perf_counter()
+            found = run(picture)
+            taken.append(1000 * (time.perf_counter() - start))
+            if isinstance(run, Detector):
+                decoded.append(found.milliseconds["decoding"])
+    return {
+        "milliseconds": [float(np.median(taken)) for taken in spans],
+        "decoding": [float(np.median(decoded)) if decoded else None for decoded in decoding],
+    }
+
+
 def _runner(path: Path, imgsz: list[int], threads: int) -> Callable[[], Any]:
     """A function that runs the file once on noise that is already in place."""
     random = np.random.default_rng(0)
@@ -124,5 +189,7 @@ def _runner(path: Path, imgsz: list[int], threads: int) -> Callable[[], Any]:
 if __name__ == "__main__":
     step, values, result = sys.argv[1:]
     Path(result).write_text(
-        json.dumps({"export": export, "validate": validate, "latency": latency}[step](**json.loads(values)))
+        json.dumps(
+            {"export": export, "validate": validate, "latency": latency, "images": images}[step](**json.loads(values))
+        )
     )
