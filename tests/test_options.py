@@ -6,14 +6,25 @@ from yolo_edgequant.errors import EdgeQuantError, OptionError
 from yolo_edgequant.options import CHOICES, NAMES, ExportOptions, current, options
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", sorted(CHOICES))
 def test_every_option_takes_its_choices_and_nothing_else(name):
     for choice in CHOICES[name]:
         assert getattr(ExportOptions(**{name: choice}), name) == choice
-    with pytest.raises(OptionError, match=f"^{name}='other' is not one of '{CHOICES[name][0]}', ") as caught:
+    with pytest.raises(OptionError, match=f"^{name}='other' is not one of {CHOICES[name][0]!r}, ") as caught:
         ExportOptions(**{name: "other"})
     assert isinstance(caught.value, EdgeQuantError)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("value", [0, 1.01, -1, True, "0.9"])
+def test_a_retention_out_of_range_is_refused(value):
+    assert ExportOptions(min_retention=0.95).min_retention == 0.95
+    with pytest.raises(OptionError, match="above 0 and at most 1"):
+        ExportOptions(min_retention=value)
+
+
+def test_names_are_all_options():
+    assert {*CHOICES, "min_retention"} == NAMES
 
 
 @pytest.mark.parametrize("value", [True, 8, "", "FLOAT"])
@@ -23,7 +34,7 @@ def test_a_value_of_the_wrong_type_or_case_is_refused(value):
 
 
 def test_of_names_the_unknown_option_and_the_known_ones():
-    with pytest.raises(OptionError, match="unknown option 'heads'; options are granularity, head, io, ranges"):
+    with pytest.raises(OptionError, match="unknown option 'heads'; options are corrections, granularity, head, "):
         ExportOptions.of({"heads": "float", "io": "int8"})
 
 

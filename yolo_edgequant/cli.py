@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.markup import escape
 
 from . import __version__, describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
+
+if TYPE_CHECKING:
+    from .bench.run import Row, Settings
 
 app = typer.Typer(
     help="INT8 exports of Ultralytics YOLO models that still detect, for Coral Edge TPU, NXP i.MX8M Plus and Intel.",
@@ -78,6 +81,7 @@ def bench(
     heads: Listed = "float,int8",
     granularity: Listed = "channel",
     ranges: Annotated[str, typer.Option(help="Comma-separated; empty for each format's default.")] = "",
+    corrections: Annotated[str, typer.Option(help="Comma-separated; empty for all that there are.")] = "",
     baseline: Annotated[bool, typer.Option("--baseline", help="Add Ultralytics' own export of each format.")] = False,
     imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
     calibration_split: Annotated[str, typer.Option(help="Split to calibrate on.")] = "train",
@@ -92,7 +96,7 @@ def bench(
 
     Example: yolo-edgequant bench yolov8n.pt --data coco.yaml --formats litert,openvino --baseline
     """
-    from .bench.run import Settings
+    from .bench.run import Settings, cases
 
     _require_file(model, "model")
     _require_file(data, "data")
@@ -103,7 +107,8 @@ def bench(
     )
     if threads is not None:
         settings = replace(settings, threads=threads)
-    _bench(settings, formats, heads, granularity, ranges, baseline, out or Path("bench"), markdown)
+    rows = cases(_list(formats), _list(heads), _list(granularity), _list(ranges), baseline, _list(corrections))
+    _bench(settings, rows, out or Path("bench"), markdown)
 
 
 @app.command()
@@ -111,14 +116,15 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the drawn images, the files and the table.")] = Path("demo"),
 ) -> None:
     """Show it all on a small detector and on images that are drawn on the spot; needs no file and no network."""
-    from .bench.run import Settings
+    from .bench.run import Settings, cases
     from .demo.draw import data_set
     from .demo.train import SIZE, WEIGHTS
 
     console.print("drawing 128 images to calibrate on and 200 to validate on")
     data = data_set(out / "data", 128, 200, SIZE, seed=1)
     settings = Settings(WEIGHTS, data, (SIZE, SIZE))
-    _bench(settings, "litert,tflite,openvino", "float,int8", "channel", "", True, out, False)
+    rows = cases(["litert", "tflite", "openvino"], ["float", "int8"], ["channel"], [], baseline=True)
+    _bench(settings, rows, out, False)
 
 
 @app.command()
@@ -155,13 +161,10 @@ def patches() -> None:
     typer.echo(describe())
 
 
-def _bench(
-    settings: Any, formats: str, heads: str, granularity: str, ranges: str, baseline: bool, out: Path, markdown: bool
-) -> None:
+def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> None:
     from .bench import report
-    from .bench.run import cases, run
+    from .bench.run import run
 
-    rows = cases(_list(formats), _list(heads), _list(granularity), _list(ranges), baseline)
     with console.status("starting") as status:
 
         def tell(step: str) -> None:

@@ -25,6 +25,10 @@ class RecipeError(EdgeQuantError, RuntimeError):
     """A rule of a quantisation recipe matched nothing in the graph, so the file would not be what was asked for."""
 
 
+class VerificationError(EdgeQuantError, RuntimeError):
+    """The INT8 model does not find what its float model finds, so no file was written."""
+
+
 class MissingToolError(EdgeQuantError, RuntimeError):
     """A package or program that the target needs is not installed."""
 

@@ -11,11 +11,14 @@ from typing import Any
 from .errors import OptionError
 
 #: Each option and its choices. None, the default of all, leaves the choice to the target's profile.
-CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "head": ("int8", "float", "raw"),
     "granularity": ("channel", "tensor"),
-    "ranges": ("minmax", "percentile", "mse", "activation"),
+    "ranges": ("minmax", "percentile", "mse", "activation", "auto"),
     "io": ("int8", "uint8", "float"),
+    "corrections": ("all", "bias", "cells", "none"),
+    "precision": ("int8", "auto"),
+    "verify": (True, False),
 }
 
 
@@ -27,8 +30,17 @@ class ExportOptions:
         head: arithmetic of Head #3, which turns the detection convolutions' outputs into boxes and scores: ``int8``,
             ``float`` (FP32 inside the same file) or ``raw`` (left to the host).
         granularity: one scale of the weights per output ``channel``, or one per ``tensor``.
-        ranges: how the ranges of activations are estimated; see :mod:`.quantization.ranges`.
+        ranges: how the ranges of activations are estimated, see :mod:`.quantization.ranges`; ``auto`` takes the
+            estimator that agrees best with the float model on images held back from calibration.
         io: type of the file's input, and of its outputs where they are quantised: ``int8``, ``uint8`` or ``float``.
+        corrections: ``bias`` makes up for the mean error of rounded weights (:mod:`.quantization.bias`), ``cells``
+            takes the ranges of boxes and the like from cells that may become detections (:mod:`.quantization.cells`);
+            ``all`` or ``none`` of these.
+        precision: ``auto`` keeps as few layers in float as `min_retention` needs.
+        min_retention: share of the float model's mAP50-95 on the calibration images that ``precision="auto"`` has to
+            reach, above 0 and at most 1; 0.99 if left out.
+        verify: compare the result with the float model on images held back from calibration, and refuse to write a
+            file that does not find the same objects.
 
     Raises:
         OptionError: a value is not among its choices.
@@ -38,12 +50,19 @@ class ExportOptions:
     granularity: str | None = None
     ranges: str | None = None
     io: str | None = None
+    corrections: str | None = None
+    precision: str | None = None
+    min_retention: float | None = None
+    verify: bool | None = None
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise OptionError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+        least = self.min_retention
+        if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float)) or not 0 < least <= 1):
+            raise OptionError(f"min_retention={least!r} is not a number above 0 and at most 1")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ExportOptions:
@@ -57,7 +76,7 @@ class ExportOptions:
             raise OptionError(f"unknown option {unknown[0]!r}; options are {', '.join(sorted(NAMES))}")
         return cls(**values)
 
-    def given(self) -> dict[str, str]:
+    def given(self) -> dict[str, Any]:
         """The options that were set, by name."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
@@ -79,7 +98,7 @@ def current() -> ExportOptions:
 
 
 @contextmanager
-def options(**values: str) -> Iterator[ExportOptions]:
+def options(**values: Any) -> Iterator[ExportOptions]:
     """Set export options for the calls inside, for code whose ``model.export(...)`` cannot be changed.
 
     Contexts nest, the inner one winning; options given in the call itself win over both. They hold for the current

@@ -59,6 +59,13 @@ def test_times_from_image_to_boxes_have_columns_if_there_are_any():
     assert other[-2:] == ["-", "-"]
 
 
+def test_corrections_have_a_column_if_some_were_left_out():
+    none, every = shown([replace(FULL, corrections="none"), replace(FULL, corrections="all")])
+    assert none == [*CELLS[:4], "none", *CELLS[4:]]
+    assert every == [*CELLS[:4], "all", *CELLS[4:]]
+    assert shown([replace(FULL, corrections="all")]) == [CELLS]
+
+
 def test_a_row_that_could_not_be_timed_keeps_its_figures():
     (row,) = shown([replace(FULL, latency_ms=None, error="not timed: out of luck")])
     assert row == [*CELLS[:7], "failed", *CELLS[8:]]

@@ -15,7 +15,7 @@ from yolo_edgequant.errors import EdgeQuantError, OptionError
 def test_cases_are_every_possible_combination_in_order():
     rows = cases(["litert"], ["float", "int8"], ["channel", "tensor"], ["mse", "minmax"], baseline=False)
     assert rows == [
-        Row("litert", head, granularity, ranges)
+        Row("litert", head, granularity, ranges, corrections="all")
         for head in ("float", "int8")
         for granularity in ("channel", "tensor")
         for ranges in ("mse", "minmax")
@@ -30,6 +30,14 @@ def test_cases_without_ranges_take_each_formats_default():
 def test_cases_leave_out_what_a_format_cannot_hold():
     rows = cases(["openvino"], ["float", "int8"], ["channel", "tensor"], [], baseline=False)
     assert [(row.head, row.granularity) for row in rows] == [("float", "channel"), ("int8", "channel")]
+
+
+def test_cases_with_and_without_corrections():
+    rows = cases(["litert"], ["raw"], ["channel"], [], False, ["none", "all"])
+    assert [(row.format, row.corrections) for row in rows] == [("litert", "none"), ("litert", "all")]
+    with pytest.raises(OptionError, match="corrections=none"):
+        cases(["openvino"], ["raw"], ["channel"], [], False, ["none"])
+    assert [row.corrections for row in cases(["openvino"], ["raw"], ["channel"], [], False)] == ["nncf"]
 
 
 def test_a_baseline_row_comes_before_each_format():
@@ -170,20 +178,22 @@ def test_run_goes_on_after_a_failed_row_and_times_land_on_the_right_rows(setting
     rows = cases(["litert", "tflite", "openvino"], ["float"], ["channel"], [], baseline=False)
     told = []
     _, litert, tflite, openvino = bench.run(settings, rows, tmp_path / "out", told.append)
-    assert tflite == Row("tflite", "float", "channel", "activation", error="export failed: out of luck")
+    assert tflite == Row(
+        "tflite", "float", "channel", "activation", corrections="all", error="export failed: out of luck"
+    )
     assert (litert.latency_ms, openvino.latency_ms) == (10.0, 11.0)
-    assert "[2/3] exporting tflite float channel activation" in told
+    assert "[2/3] exporting tflite float channel activation all" in told
 
 
 def test_run_passes_options_only_to_our_exports(settings, steps, tmp_path):
     rows = cases(["litert", "openvino"], ["int8"], ["channel"], [], baseline=True)
     bench.run(settings, rows, tmp_path / "out", lambda text: None)
     exports = [arguments for name, arguments in steps.calls if name == "export"]
-    ours = [{key: e[key] for key in ("head", "granularity", "ranges") if key in e} for e in exports]
+    ours = [{key: e[key] for key in ("head", "granularity", "ranges", "corrections") if key in e} for e in exports]
     assert [e["stock"] for e in exports] == [True, False, True, False]
     assert ours == [
         {},
-        {"head": "int8", "granularity": "channel", "ranges": "activation"},
+        {"head": "int8", "granularity": "channel", "ranges": "activation", "corrections": "all"},
         {},
         {"head": "int8", "granularity": "channel"},
     ]

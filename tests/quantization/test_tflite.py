@@ -8,7 +8,7 @@ from yolo_edgequant.quantization.graph import Graph
 
 @pytest.fixture(scope="module")
 def calibrated(detector, images):
-    return pipeline.calibrate(detector, iter(images), "activation")
+    return pipeline.calibrate(detector, iter(images))
 
 
 def run(content, image):

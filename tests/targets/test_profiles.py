@@ -41,6 +41,13 @@ def test_what_was_asked_for_is_kept_and_the_rest_filled(name):
             assert [getattr(request, o) for o in others] == [getattr(default, o) for o in others]
 
 
+def test_a_retention_is_for_mixed_precision():
+    assert resolve(PROFILES["tflite"], ExportOptions(precision="auto")).min_retention == 0.99
+    assert resolve(PROFILES["tflite"], ExportOptions(precision="auto", min_retention=0.9)).min_retention == 0.9
+    with pytest.raises(OptionError, match="min_retention=.* needs precision='auto'"):
+        resolve(PROFILES["tflite"], ExportOptions(min_retention=0.9))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "takes"),
     [

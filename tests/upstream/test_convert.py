@@ -180,7 +180,7 @@ def test_split_and_fraction_choose_the_images_and_few_are_warned_of(shapes_model
     monkeypatch.setattr(pipeline, "calibrate", counting)
     for arguments in ({"split": "train"}, {"split": "val"}, {"split": "train", "fraction": 0.5}):
         export(shapes_model, shapes_data, format="litert", **arguments)
-    assert counts == [24, 40, 12]
+    assert counts == [21, 35, 11], "one in eight is held back"
     assert "calibrating on 12 images; fewer than 100" in caplog.text
 
 

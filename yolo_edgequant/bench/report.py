@@ -13,6 +13,7 @@ from rich.table import Table
 from ..files import whole
 from .run import Row
 
+_OPTIONS = {"format", "head", "granularity", "ranges", "corrections"}
 _COLUMNS = (
     ("format", "format", "{}"),
     ("head", "head", "{}"),
@@ -34,7 +35,7 @@ def table(rows: Sequence[Row]) -> Table:
     made = Table(title="INT8 against FP32 of the same run")
     columns = _columns(rows)
     for name, title, _ in columns:
-        made.add_column(title, justify="left" if name in {"format", "head", "granularity", "ranges"} else "right")
+        made.add_column(title, justify="left" if name in _OPTIONS else "right")
     for row in rows:
         made.add_row(*_cells(row, columns), style="red" if row.error else "dim" if row.head == "stock" else None)
     return made
@@ -49,8 +50,11 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _columns(rows: Sequence[Row]) -> tuple[tuple[str, str, str], ...]:
-    """Field, title and format of each column; those on request only if a row has such a figure."""
-    return _COLUMNS + tuple(c for c in _ON_REQUEST if any(getattr(row, c[0]) is not None for row in rows))
+    """Field, title and format of each column; corrections only if some were left out, times if they were taken."""
+    options, figures = _COLUMNS[:4], _COLUMNS[4:]
+    if any(row.corrections not in {"-", "all", "nncf"} for row in rows):
+        options += (("corrections", "corrections", "{}"),)
+    return options + figures + tuple(c for c in _ON_REQUEST if any(getattr(row, c[0]) is not None for row in rows))
 
 
 def _cells(row: Row, columns: Sequence[tuple[str, str, str]]) -> list[str]:

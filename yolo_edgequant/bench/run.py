@@ -59,7 +59,7 @@ class Row:
 
     Attributes:
         format: Ultralytics' name, or ``pytorch`` for the FP32 reference.
-        head, granularity, ranges: the options; ``stock`` for upstream's own export.
+        head, granularity, ranges, corrections: the options; head is ``stock`` for upstream's own export.
         map, map50: mAP50-95 and mAP50, 0 to 1.
         retention: mAP50-95 as a share of the FP32 row's.
         latency_ms: median of the interpreter alone, milliseconds.
@@ -84,6 +84,7 @@ class Row:
     peak_mb: float | None = None
     image_ms: float | None = None
     decoding_ms: float | None = None
+    corrections: str = "-"
     error: str | None = None
 
 
@@ -92,14 +93,21 @@ class WorkerError(EdgeQuantError, RuntimeError):
 
 
 def cases(
-    formats: Iterable[str], heads: Sequence[str], granularities: Sequence[str], ranges: Sequence[str], baseline: bool
+    formats: Iterable[str],
+    heads: Sequence[str],
+    granularities: Sequence[str],
+    ranges: Sequence[str],
+    baseline: bool,
+    corrections: Sequence[str] = (),
 ) -> list[Row]:
     """The rows to fill: every possible combination, after each format's stock row if `baseline`.
 
     Raises:
         OptionError: a format or another value is unknown, or a format can hold none of the combinations.
     """
-    wanted = [ExportOptions(*values) for values in itertools.product(heads, granularities, ranges or (None,))]
+    names = ("head", "granularity", "ranges", "corrections")
+    values = itertools.product(heads, granularities, ranges or (None,), corrections or (None,))
+    wanted = [ExportOptions(**dict(zip(names, chosen, strict=True))) for chosen in values]
     rows = []
     for name in formats:
         if name not in FORMATS:
@@ -112,11 +120,11 @@ def cases(
                 request = resolve(PROFILES[name], options)
             except OptionError:
                 continue  # not every format has every combination; none at all is an error below
-            found.append(Row(name, request.head, request.granularity, request.ranges))
+            found.append(Row(name, request.head, request.granularity, request.ranges, corrections=request.corrections))
         if not found:
             raise OptionError(
                 f"format {name!r} has none of head={','.join(heads)}, granularity={','.join(granularities)}, "
-                f"ranges={','.join(ranges)}"
+                f"ranges={','.join(ranges)}, corrections={','.join(corrections)}"
             )
         rows += found
     return rows
@@ -149,7 +157,7 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
     done = [Row("pytorch", "fp32", map=reference["map"], map50=reference["map50"], retention=1.0)]
     paths: dict[int, str] = {}
     for number, row in enumerate(rows, 1):
-        name = f"{row.format} {row.head} {row.granularity} {row.ranges}"
+        name = f"{row.format} {row.head} {row.granularity} {row.ranges} {row.corrections}"
         place = folder / name.replace(" -", "").replace(" ", "_")
         try:
             report(f"[{number}/{len(rows)}] exporting {name}")
@@ -211,7 +219,7 @@ def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, An
     stock = row.head == "stock"
     ours = {} if stock else {"head": row.head, "granularity": row.granularity}
     if not stock and row.ranges != "nncf":
-        ours["ranges"] = row.ranges
+        ours |= {"ranges": row.ranges, "corrections": row.corrections}
     return {
         "model": str(Path(model).resolve()),
         "stock": stock,

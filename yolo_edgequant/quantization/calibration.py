@@ -1,8 +1,8 @@
 """Statistics of every activation over the calibration images, in one pass and constant memory.
 
 The float graph runs on the XNNPACK delegate with all tensors kept; after each image the extremes of every activation
-and, where an estimator asks for it, a histogram are updated. Estimators (:mod:`.ranges`) work from these statistics
-alone, so trying another one does not run the images again.
+and, where they are asked for, a histogram and the means of its channels are updated. Estimators (:mod:`.ranges`) work
+from these statistics alone, so trying another one does not run the images again.
 """
 
 from __future__ import annotations
@@ -57,11 +57,14 @@ class Statistics:
     Attributes:
         minimum, maximum: extremes over all values of all images.
         histogram: distribution of an even sample of the values, or None where it was not asked for.
+        mean: (C,) float64 of each channel, the last axis, or None where it was not asked for.
     """
 
     minimum: float = np.inf
     maximum: float = -np.inf
     histogram: Histogram | None = None
+    mean: np.ndarray | None = None
+    _rows: int = 0  # that the mean is over
 
     def update(self, values: np.ndarray) -> None:
         """Add the values (float32, any shape) that one image gave."""
@@ -72,6 +75,10 @@ class Statistics:
         if self.histogram is not None and np.isfinite([low, high]).all():  # collect() reports what is not
             step = max(1, flat.size // _SAMPLES) | 1  # odd: coprime to the channel counts, so no channel is left out
             self.histogram.add(flat[::step], max(-low, high))
+        if self.mean is not None:
+            rows = values.reshape(-1, values.shape[-1])
+            self._rows += len(rows)
+            self.mean = self.mean + (rows.mean(0, dtype=np.float64) - self.mean) * (len(rows) / self._rows)
 
 
 @contextmanager
@@ -114,8 +121,16 @@ def collect(
     source = interpreter.get_input_details()[0]
     shape = tuple(int(n) for n in source["shape"])
 
+    sources = {op.inputs[0] for op in graph.operations if graph.bias(op) is not None}
+
     def fresh(chosen: Iterable[int]) -> dict[int, Statistics]:
-        return {t: Statistics(histogram=Histogram() if histograms is None or t in histograms else None) for t in chosen}
+        return {
+            t: Statistics(
+                histogram=Histogram() if histograms is None or t in histograms else None,
+                mean=np.zeros(graph.shape(t)[-1]) if t in sources else None,
+            )
+            for t in chosen
+        }
 
     statistics, of_candidates = fresh(tensors), fresh(cells.values if cells else ())
     views = {t: interpreter.tensor(t) for t in tensors}

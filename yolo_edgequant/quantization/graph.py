@@ -151,6 +151,14 @@ class Graph:
             return False
         return not (weights.size > 1 and np.array_equal(weights.ravel(), np.arange(weights.size)))
 
+    def bias(self, op: Operation) -> int | None:
+        """Where among a layer's inputs its bias is; None if it has none.
+
+        Transposed convolutions count as having none: their output pixels do not all see the same weights.
+        """
+        has_bias = op.kind != "TRANSPOSE_CONV" and len(op.inputs) == 3 and self.is_layer(op)
+        return 2 if has_bias and self.constant(op.inputs[2]) is not None else None
+
     def _ends_layer(self, op: Operation) -> bool:
         """True for a layer, and for the multiplication that closes the SiLU behind one."""
         if self.is_layer(op):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import nncf
 import numpy as np
 import openvino as ov
 
 from ..errors import RecipeError
+from ..runtime.interpreter import Tensor
+from ..verification.agreement import Run
 
 LOGGER = logging.getLogger("yolo_edgequant")
 
@@ -62,6 +65,13 @@ def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int) -> ov
     )
     _assert_float(quantised, set(scope))
     return quantised
+
+
+def run(model: ov.Model, images: Sequence[np.ndarray]) -> Run:
+    """The model's outputs for images (B, 3, H, W), float32."""
+    compiled = ov.compile_model(model, "CPU")
+    made = [[np.array(value) for value in compiled([image]).values()] for image in images]
+    return Run([Tensor(tuple(value.shape), np.dtype(np.float32)) for value in made[0]], made)
 
 
 def _ends_layer(node: ov.Node) -> bool:

@@ -72,6 +72,11 @@ def rotated_nms(
     return order[np.concatenate(kept)[:most]] if kept else order
 
 
+def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(N, M) float32 overlap, 0 to 1, of upright boxes (N, 4) and (M, 4), or of rotated ones (N, 5) and (M, 5)."""
+    return _gaussian_overlap(one, other) if one.shape[1] == 5 else _overlap(one, other)
+
+
 def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(N, M) float32 intersection over union of (N, 4) and (M, 4) boxes."""
     a, b = one.T[:, :, None], other.T[:, None, :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import MissingToolError, OptionError
 from ..options import ExportOptions
@@ -19,11 +20,14 @@ class Profile:
         granularity: of the weights' scales.
         ranges: estimators to choose from.
         io: types of the file's input.
+        corrections: what can be corrected.
+        precision: of the layers.
         channels_last: images are NHWC in the file, else NCHW.
         batches: a batch size over 1 is possible.
         separate: with head="int8", mask coefficients and angles have an output and a scale of their own.
         extra: name of the extra that installs what the format needs.
         packages: what it needs, by import name.
+        verify: whether the file is compared with the float model.
     """
 
     format: str
@@ -31,14 +35,19 @@ class Profile:
     granularity: tuple[str, ...]
     ranges: tuple[str, ...]
     io: tuple[str, ...]
+    corrections: tuple[str, ...]
+    precision: tuple[str, ...]
     channels_last: bool
     batches: bool
     separate: bool
     extra: str
     packages: tuple[str, ...]
+    verify: tuple[bool, ...] = (True, False)
 
 
-_ESTIMATORS = ("activation", "mse", "percentile", "minmax")
+_ESTIMATORS = ("activation", "mse", "percentile", "minmax", "auto")
+_MIN_RETENTION = 0.99
+_CORRECTIONS = ("all", "bias", "cells", "none")
 _LITERT = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 _TENSORFLOW = ("tensorflow", "tf_keras", "onnx2tf", "onnx_graphsurgeon", "onnx", "onnxruntime", "onnxslim", *_LITERT)
 
@@ -51,6 +60,8 @@ PROFILES: dict[str, Profile] = {
             granularity=("channel", "tensor"),
             ranges=_ESTIMATORS,
             io=("float",),
+            corrections=_CORRECTIONS,
+            precision=("int8", "auto"),
             channels_last=False,
             batches=True,
             separate=True,
@@ -67,6 +78,8 @@ PROFILES: dict[str, Profile] = {
             granularity=("channel", "tensor"),
             ranges=_ESTIMATORS,
             io=("int8", "uint8", "float"),
+            corrections=_CORRECTIONS,
+            precision=("int8", "auto"),
             channels_last=True,
             batches=False,
             separate=True,
@@ -79,6 +92,8 @@ PROFILES: dict[str, Profile] = {
             granularity=("channel", "tensor"),
             ranges=_ESTIMATORS,
             io=("int8", "uint8"),
+            corrections=_CORRECTIONS,
+            precision=("int8",),
             channels_last=True,
             batches=False,
             separate=True,
@@ -91,6 +106,8 @@ PROFILES: dict[str, Profile] = {
             granularity=("channel", "tensor"),
             ranges=_ESTIMATORS,
             io=("int8", "uint8"),  # of the full-integer file; the folder also has its float-input twin
+            corrections=_CORRECTIONS,
+            precision=("int8",),
             channels_last=True,
             batches=False,
             separate=False,
@@ -103,6 +120,8 @@ PROFILES: dict[str, Profile] = {
             granularity=("channel",),  # OpenVINO's kernels take per-channel weights at no cost
             ranges=("nncf",),  # NNCF estimates its own
             io=("float",),
+            corrections=("nncf",),  # its own, bias correction among them
+            precision=("int8",),
             channels_last=False,
             batches=True,
             separate=False,
@@ -119,7 +138,8 @@ class Request:
 
     Attributes:
         profile: the target.
-        head, granularity, ranges, io: as in :class:`~yolo_edgequant.options.ExportOptions`, none of them None.
+        head, granularity, ranges, io, corrections, precision, min_retention, verify: as in
+            :class:`~yolo_edgequant.options.ExportOptions`, none of them None.
     """
 
     profile: Profile
@@ -127,6 +147,10 @@ class Request:
     granularity: str
     ranges: str
     io: str
+    corrections: str
+    precision: str
+    min_retention: float
+    verify: bool
 
 
 def require_packages(profile: Profile) -> None:
@@ -149,14 +173,16 @@ def resolve(profile: Profile, options: ExportOptions) -> Request:
     Raises:
         OptionError: an option has a value that the format cannot hold.
     """
-    chosen: dict[str, str] = {}
-    for name in ("head", "granularity", "ranges", "io"):
-        allowed: tuple[str, ...] = getattr(profile, name)
+    chosen: dict[str, Any] = {}
+    for name in ("head", "granularity", "ranges", "io", "corrections", "precision", "verify"):
+        allowed: tuple[Any, ...] = getattr(profile, name)
         value = getattr(options, name)
         if value is not None and value not in allowed:
             raise OptionError(
                 f"{name}={value!r} is not possible with format={profile.format!r}, which takes "
                 f"{' or '.join(map(repr, allowed))}"
             )
-        chosen[name] = value or allowed[0]
-    return Request(profile, **chosen)
+        chosen[name] = allowed[0] if value is None else value
+    if options.min_retention is not None and chosen["precision"] != "auto":
+        raise OptionError(f"min_retention={options.min_retention!r} needs precision='auto'")
+    return Request(profile, **chosen, min_retention=options.min_retention or _MIN_RETENTION)

@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,9 @@ import numpy as np
 from .. import __version__
 from ..errors import CompilerError, MissingToolError
 from ..files import whole
+from . import precision
 from .export import Job, active
+from .making import Making, append_metadata, estimators, judge, write
 
 if TYPE_CHECKING:
     import torch
@@ -64,13 +65,18 @@ def torch2litert(
         return original(model, im, file, quantize, calibration_dataset, metadata, prefix)
     request = job.request
     file = Path(file)
-    calibrated = _calibrated(job, model, im, calibration_dataset, prefix)
-    content = calibrated.quantise(request.head, request.granularity, request.io)
+    calibrated, held = _calibrated(job, model, im, calibration_dataset, prefix)
+    metadata = job.exporter.metadata
+    making = Making(job, calibrated, held, request.head, request.io, metadata)
+    in_float = None
+    if request.precision == "auto":
+        in_float = precision.choose(making, calibration_dataset, file.with_name(f"{file.stem}_sensitivity.json"))
+    content = making.finished(in_float)
     whole_integer = "integer_quant" if request.head == "float" else "full_integer_quant"
     tag = "int8" if request.profile.format == "litert" else whole_integer
     path = file.with_name(f"{file.stem}_{tag}.tflite")
-    _write(path, content, job.exporter.metadata)
-    return _compile_edgetpu(path, job.exporter.metadata, prefix) if request.profile.format == "edgetpu" else str(path)
+    write(path, content, metadata)
+    return _compile_edgetpu(path, metadata, prefix) if request.profile.format == "edgetpu" else str(path)
 
 
 def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any, **kwargs: Any) -> tuple[str, None]:
@@ -99,7 +105,16 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
             onnx_file.unlink(missing_ok=True)
         YAML.save(temporary / "metadata.yaml", self.metadata)
         loader = self.get_int8_calibration_dataloader(prefix)
-        calibrated = _calibrated(job, self.model, self.im, loader, prefix)
+        calibrated, held = _calibrated(job, self.model, self.im, loader, prefix)
+
+        def described(tag: str) -> dict[str, Any]:
+            return {**self.metadata, "edgequant": {**self.metadata["edgequant"], **_PARTS[tag]}}
+
+        metadata = {tag: described(tag) for tag in _PARTS}
+
+        def integer(tag: str, head: str, io: str) -> bytes:
+            return Making(job, calibrated, held, head, io, metadata[tag]).finished()
+
         weights_only = quantizer.Quantizer(calibrated.content, recipe.dynamic_wi8_afp32())
         half = quantizer.Quantizer(calibrated.content)
         half.add_weight_only_config(".*", "*", 16, algorithm_key="float_casting")
@@ -107,20 +122,20 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
             "float32": calibrated.content,
             "float16": bytes(half.quantize(enable_progress_report=False).quantized_model),
             "int8": bytes(weights_only.quantize(enable_progress_report=False).quantized_model),
-            "integer_quant": calibrated.quantise(request.head, request.granularity, "float"),
-            "full_integer_quant": calibrated.quantise("int8", request.granularity, request.io),
+            "integer_quant": integer("integer_quant", request.head, "float"),
+            "full_integer_quant": integer("full_integer_quant", "int8", request.io),
         }
         for tag, content in files.items():
-            contract = {**self.metadata["edgequant"], **_PARTS.get(tag, {})}
-            _write(temporary / f"{stem}_{tag}.tflite", content, {**self.metadata, "edgequant": contract})
+            write(temporary / f"{stem}_{tag}.tflite", content, metadata[tag])
     return str(folder), None
 
 
 #: How the files of a SavedModel's folder differ from the request.
+_FLOAT = {"head": "float", "ranges": "none", "corrections": "none", "io": "float"}
 _PARTS: dict[str, dict[str, str]] = {
-    "float32": {"head": "float", "ranges": "none", "io": "float"},
-    "float16": {"head": "float", "ranges": "none", "io": "float"},
-    "int8": {"head": "float", "ranges": "none", "io": "float"},
+    "float32": _FLOAT,
+    "float16": _FLOAT,
+    "int8": _FLOAT,
     "integer_quant": {"io": "float"},
     "full_integer_quant": {"head": "int8"},
 }
@@ -157,8 +172,13 @@ def torch2openvino(
     job = active()
     if job is None:
         return original(model, im, output_dir, dynamic, quantize, calibration_dataset, int8_detect, prefix)
+    import nncf
+
     from ..heads.decode import InPixels
     from ..quantization import openvino
+    from ..verification import culprit
+    from ..verification.agreement import compare
+    from ..verification.held import HeldBack
     from .heads import detection_head
 
     request = job.request
@@ -167,7 +187,14 @@ def torch2openvino(
     if request.head == "int8" and head is not None:
         model = InPixels(model, (int(im.shape[2]), int(im.shape[3])), head.nc, getattr(head, "kpt_shape", None))
     float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
-    return openvino.quantize(float_model, calibration_dataset, request.head, calibration_dataset.get_length())
+    images = HeldBack(calibration_dataset.get_inference_data(), calibration_dataset.get_length())
+    quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
+    if request.verify and images.images and not dynamic:
+        metadata, size = job.exporter.metadata, (int(im.shape[2]), int(im.shape[3]))
+        reference, made = (openvino.run(m, images.images) for m in (float_model, quantised))
+        found = compare(metadata, size, reference, made)
+        judge(found, metadata, lambda: culprit.of_openvino(float_model, quantised, images.images[0]))
+    return quantised
 
 
 def _prepare_head(job: Job, image: torch.Tensor) -> None:
@@ -189,6 +216,7 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
         "head": request.head,
         "granularity": request.granularity,
         "ranges": request.ranges,
+        "corrections": request.corrections,
         "io": request.io,
         "layout": "NHWC" if request.profile.channels_last else "NCHW",
     }
@@ -217,8 +245,10 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
         normalise_head(head, size)
 
 
-def _calibrated(job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoader, prefix: str) -> Calibrated:
-    """Convert the exporter's model, and calibrate it."""
+def _calibrated(
+    job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoader, prefix: str
+) -> tuple[Calibrated, list[np.ndarray]]:
+    """Convert the exporter's model and calibrate it; also the images held back from this."""
     from rich.progress import track
     from ultralytics.utils import LOGGER
 
@@ -226,31 +256,35 @@ def _calibrated(job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoa
     from ..conversion.litert import to_tflite
     from ..quantization import cells
     from ..quantization.graph import Graph
+    from ..verification.held import HeldBack
     from .heads import detection_head
 
     request = job.request
     _prepare_head(job, image)
     LOGGER.info(f"\n{prefix} converting with litert-torch...")
     content = to_tflite(model, image, request.profile.channels_last)
-    images = _images(loader, image.shape[0], request.profile.channels_last)
-    progress = track(images, f"calibrating ({request.ranges})", total=len(loader), transient=True)
+    images = HeldBack(_images(loader, image.shape[0], request.profile.channels_last), len(loader))
+    progress = track(images, f"calibrating ({request.ranges})", transient=True)
     contract = job.exporter.metadata["edgequant"]
     described = contract.get("raw", contract)
     graph = Graph(content)
     if "outputs" in described:  # in the file's order
         described["outputs"] = [described["outputs"][position] for position in graph.output_order()]
     head = detection_head(job.exporter.model)
+    logits: list[int] = []
+    found = None
     if "raw" in contract:
         outputs = contract["raw"]["outputs"]
         logits = [i for i, output in enumerate(outputs) if output["name"] in {"scores", "visibility"}]
-        return pipeline.calibrate(content, progress, request.ranges, logits, cells.of_raw(graph, outputs))
-    if head is None:
-        return pipeline.calibrate(content, progress, request.ranges)
-    levels = [int(image.shape[2] // stride * (image.shape[3] // stride)) for stride in head.stride.int()]
-    found = cells.of_decoded(graph, levels, head.nc)
-    if found is None:
-        LOGGER.warning(f"{prefix} the cells of this head were not found; ranges cover cells without objects, too.")
-    return pipeline.calibrate(content, progress, request.ranges, cells=found)
+        found = cells.of_raw(graph, outputs)
+    elif head is not None:
+        levels = [int(image.shape[2] // stride * (image.shape[3] // stride)) for stride in head.stride.int()]
+        found = cells.of_decoded(graph, levels, head.nc)
+        if found is None:
+            LOGGER.warning(f"{prefix} the cells of this head were not found; ranges cover cells without objects, too.")
+    if request.corrections not in {"all", "cells"}:
+        found = None
+    return pipeline.calibrate(content, progress, logits, found, estimators(request)), images.images
 
 
 def _images(loader: DataLoader, batch: int, channels_last: bool) -> Iterator[np.ndarray]:
@@ -259,18 +293,6 @@ def _images(loader: DataLoader, batch: int, channels_last: bool) -> Iterator[np.
         images = item["img"].numpy().astype(np.float32) / 255
         images = np.resize(images, (batch, *images.shape[1:]))
         yield np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if channels_last else images
-
-
-def _write(path: Path, content: bytes, metadata: dict[str, Any]) -> None:
-    """Write a ``.tflite`` file with its metadata appended as Ultralytics reads it."""
-    with whole(path) as temporary:
-        temporary.write_bytes(content)
-        _append_metadata(temporary, metadata)
-
-
-def _append_metadata(path: Path, metadata: dict[str, Any]) -> None:
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("metadata.json", json.dumps(metadata))
 
 
 def _compile_edgetpu(path: Path, metadata: dict[str, Any], prefix: str) -> str:
@@ -294,5 +316,5 @@ def _compile_edgetpu(path: Path, metadata: dict[str, Any], prefix: str) -> str:
         raise CompilerError(f"edgetpu_compiler failed on '{path}', which is kept: {error}") from error
     if not Path(compiled).is_file():
         raise CompilerError(f"edgetpu_compiler left no '{compiled}'; '{path}' is kept")
-    _append_metadata(Path(compiled), metadata)
+    append_metadata(Path(compiled), metadata)
     return compiled

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+
+from yolo_edgequant.verification.held import HeldBack
+
+
+def parts(count):
+    every = [np.full((1, 2, 2, 3), i, np.float32) for i in range(count)]
+    held = HeldBack(every, count)
+    given = [int(image[0, 0, 0, 0]) for image in held]
+    again = [int(image[0, 0, 0, 0]) for image in held]
+    assert given == again
+    return given, [int(image[0, 0, 0, 0]) for image in held.images], len(held)
+
+
+@pytest.mark.parametrize(("count", "kept"), [(128, 16), (24, 3), (8, 1), (7, 0), (2000, 16)])
+def test_a_few_are_held_back_evenly_and_none_is_in_both(count, kept):
+    given, held, length = parts(count)
+    assert len(held) == kept
+    assert length == len(given) == count - kept
+    assert sorted(given + held) == list(range(count))
+    if kept > 1:
+        steps = np.diff(held)
+        assert steps.max() - steps.min() <= 1
+    assert count - 1 not in held, "all are gathered before the last image that is given"

@@ -1,0 +1,40 @@
+"""Images that are kept from calibration, to check its result on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+_MOST = 16
+_SHARE = 8  # one image in as many
+
+
+class HeldBack:
+    """A calibration set without a few images spread evenly over it, which it gathers while it is iterated over.
+
+    Args:
+        images: the whole set; may be iterated over several times if this is.
+        count: of images in it.
+    """
+
+    def __init__(self, images: Iterable[np.ndarray], count: int) -> None:
+        held = min(_MOST, count // _SHARE)
+        self._all, self._count = images, count
+        self._indices = {int((k + 0.5) * count / held) for k in range(held)}
+        self._held: dict[int, np.ndarray] = {}
+
+    @property
+    def images(self) -> list[np.ndarray]:
+        """Those held back, in order, complete after one iteration: one in eight, 16 at most."""
+        return [self._held[index] for index in sorted(self._held)]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for index, image in enumerate(self._all):
+            if index in self._indices:
+                self._held.setdefault(index, np.array(image))
+            else:
+                yield image
+
+    def __len__(self) -> int:
+        return self._count - len(self._indices)
