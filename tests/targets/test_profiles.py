@@ -44,7 +44,7 @@ def test_what_was_asked_for_is_kept_and_the_rest_filled(name):
 def test_a_retention_is_for_mixed_precision():
     assert resolve(PROFILES["tflite"], ExportOptions(precision="auto")).min_retention == 0.99
     assert resolve(PROFILES["tflite"], ExportOptions(precision="auto", min_retention=0.9)).min_retention == 0.9
-    with pytest.raises(OptionError, match="min_retention=.* needs precision='auto'"):
+    with pytest.raises(OptionError, match="needs precision='auto'"):
         resolve(PROFILES["tflite"], ExportOptions(min_retention=0.9))
 
 
