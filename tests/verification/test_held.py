@@ -23,3 +23,10 @@ def test_a_few_are_held_back_evenly_and_none_is_in_both(count, kept):
         steps = np.diff(held)
         assert steps.max() - steps.min() <= 1
     assert count - 1 not in held, "all are gathered before the last image that is given"
+
+
+def test_images_may_be_given_to_calibration_all_the_same():
+    every = [np.full((1, 2, 2, 3), i, np.float32) for i in range(16)]
+    held = HeldBack(every, 16, given=True)
+    assert len(list(held)) == len(held) == 16
+    assert len(held.images) == 2

@@ -187,7 +187,8 @@ def torch2openvino(
     if request.head == "int8" and head is not None:
         model = InPixels(model, (int(im.shape[2]), int(im.shape[3])), head.nc, getattr(head, "kpt_shape", None))
     float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
-    images = HeldBack(calibration_dataset.get_inference_data(), calibration_dataset.get_length())
+    # NNCF's files change with every image that is left out, by more than a check on unseen images is worth
+    images = HeldBack(calibration_dataset.get_inference_data(), calibration_dataset.get_length(), given=True)
     quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
     if request.verify and images.images and not dynamic:
         metadata, size = job.exporter.metadata, (int(im.shape[2]), int(im.shape[3]))

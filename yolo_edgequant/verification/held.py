@@ -16,11 +16,12 @@ class HeldBack:
     Args:
         images: the whole set; may be iterated over several times if this is.
         count: of images in it.
+        given: let calibration have these images all the same; the check is then not on unseen ones.
     """
 
-    def __init__(self, images: Iterable[np.ndarray], count: int) -> None:
+    def __init__(self, images: Iterable[np.ndarray], count: int, given: bool = False) -> None:
         held = min(_MOST, count // _SHARE)
-        self._all, self._count = images, count
+        self._all, self._count, self._given = images, count, given
         self._indices = {int((k + 0.5) * count / held) for k in range(held)}
         self._held: dict[int, np.ndarray] = {}
 
@@ -33,8 +34,8 @@ class HeldBack:
         for index, image in enumerate(self._all):
             if index in self._indices:
                 self._held.setdefault(index, np.array(image))
-            else:
+            if self._given or index not in self._indices:
                 yield image
 
     def __len__(self) -> int:
-        return self._count - len(self._indices)
+        return self._count - (0 if self._given else len(self._indices))
