@@ -8,7 +8,7 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.engine.exporter import Exporter
 
 import yolo_edgequant
-from yolo_edgequant.errors import CalibrationError, OptionError, UnsupportedModelError
+from yolo_edgequant.errors import CalibrationError, MissingToolError, OptionError, UnsupportedModelError
 
 
 @pytest.fixture
@@ -89,6 +89,14 @@ def test_models_that_cannot_be_quantised(shapes_model, shapes_data):
         trained.export(**arguments)
     with pytest.raises(OptionError, match="classify"):
         YOLO("yolov8n-cls.yaml").export(**arguments, head="float")
+
+
+def test_a_checkpoint_trained_quantisation_aware_says_what_it_needs(shapes_model, tmp_path):
+    checkpoint = torch.load(shapes_model, weights_only=False)
+    torch.save({**checkpoint, "modelopt": {"modelopt": {}, "ranges": {}}}, tmp_path / "qat.pt")
+    with pytest.raises(MissingToolError, match="trained quantisation-aware .* needs nvidia-modelopt") as raised:
+        YOLO(tmp_path / "qat.pt")
+    assert one_line(raised)
 
 
 def test_a_file_that_is_quantised_already_is_refused(shapes_model, shapes_data):

@@ -17,6 +17,7 @@ import numpy as np
 from .. import __version__
 from ..errors import CompilerError, MissingToolError
 from ..files import whole
+from .activation import swapped
 from .export import Job, active
 
 if TYPE_CHECKING:
@@ -192,6 +193,9 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
         "io": request.io,
         "layout": "NHWC" if request.profile.channels_last else "NCHW",
     }
+    activation = swapped(exporter.model)
+    if activation is not None:
+        contract["activation"] = activation
     exporter.metadata["edgequant"] = contract
     head = detection_head(exporter.model)
     if head is None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CalibrationError, OptionError, UnsupportedModelError
+from ..errors import CalibrationError, MissingToolError, OptionError, UnsupportedModelError
 from ..options import NAMES, current, options
 from ..targets.profiles import PROFILES, Request, require_packages, resolve
 
@@ -161,3 +162,18 @@ def _check_data(args: Any, task: str) -> None:
     except (FileNotFoundError, SyntaxError) as error:
         reason = " ".join(str(error).split())
         raise CalibrationError(f"no calibration images: data={str(args.data)!r}, split={split!r}: {reason}") from error
+
+
+def torch_safe_load(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``torch_safe_load``, which says what a checkpoint that was trained quantisation-aware needs.
+
+    Raises:
+        MissingToolError: it was, and ModelOpt, with which upstream reads it, is not installed.
+    """
+    checkpoint, file = original(*args, **kwargs)
+    if checkpoint.get("modelopt") and find_spec("modelopt") is None:
+        raise MissingToolError(
+            f"'{file}' was trained quantisation-aware (quantize=8), and reading it needs nvidia-modelopt; its ranges "
+            "cannot be used here: train without quantize=8 and export that checkpoint"
+        )
+    return checkpoint, file
