@@ -94,7 +94,7 @@ def test_models_that_cannot_be_quantised(shapes_model, shapes_data):
 def test_a_checkpoint_trained_quantisation_aware_says_what_it_needs(shapes_model, tmp_path):
     checkpoint = torch.load(shapes_model, weights_only=False)
     torch.save({**checkpoint, "modelopt": {"modelopt": {}, "ranges": {}}}, tmp_path / "qat.pt")
-    with pytest.raises(MissingToolError, match="trained quantisation-aware .* needs nvidia-modelopt") as raised:
+    with pytest.raises(MissingToolError, match=r"trained quantisation-aware .* needs nvidia-modelopt") as raised:
         YOLO(tmp_path / "qat.pt")
     assert one_line(raised)
 

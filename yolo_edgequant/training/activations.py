@@ -81,7 +81,7 @@ def swap_activation(model: Any, activation: str) -> Swap:
 
     Activations that Ultralytics' blocks share or hold themselves (``Conv.default_act``, RepConv, RepVGGDW in CIB) are
     replaced one by one. What decides over positions or scores instead of shaping features is kept and listed: the
-    softmax of attention and DFL, the sigmoid of scores. The model's YAML records the choice, so that it survives saving,
+    softmax of attention and DFL, the sigmoid of scores. The model keeps the choice in its YAML, so that it survives saving,
     loading, training and resuming.
 
     Args:

@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -196,9 +196,7 @@ def _interrupted(last: Path) -> YOLO:
         raise OptionError(f"nothing to resume: there is no '{last}'; leave resume out to start")
     run = YOLO(last)
     if run.ckpt.get("epoch", -1) < 0:
-        raise OptionError(
-            f"nothing to resume: the run in '{last.parents[1]}' is finished; choose another out= to start"
-        )
+        raise OptionError(f"nothing to resume: the run in '{last.parents[1]}' is finished; choose another out=")
     return run
 
 

@@ -45,7 +45,6 @@ def output_distance(student: dict[str, torch.Tensor], teacher: dict[str, torch.T
         Scalar: Kullback-Leibler divergence of the scores, and of the distributions of the sides (for reg_max 1, the
         absolute error in cells), summed over the cells by weight of the teacher's best score.
     """
-    import torch
     from torch.nn import functional
 
     wanted = teacher["scores"].sigmoid()
