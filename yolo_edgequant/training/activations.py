@@ -81,8 +81,8 @@ def swap_activation(model: Any, activation: str) -> Swap:
 
     Activations that Ultralytics' blocks share or hold themselves (``Conv.default_act``, RepConv, RepVGGDW in CIB) are
     replaced one by one. What decides over positions or scores instead of shaping features is kept and listed: the
-    softmax of attention and DFL, the sigmoid of scores. The model keeps the choice in its YAML, so that it survives saving,
-    loading, training and resuming.
+    softmax of attention and DFL, the sigmoid of scores. The choice is kept in the model's YAML, so that it survives
+    saving, loading, training and resuming.
 
     Args:
         model: a ``YOLO`` with a PyTorch model, or its ``nn.Module``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..errors import OptionError
 from .activation import swapped
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ _SCORES, _BOXES = 0.5, 1.5
 def loss(
     original: Callable[..., Any], self: DistillationModel, batch: dict[str, Any], preds: Any = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """``DistillationModel.loss``, which adds the distance from the teacher's outputs if the student is swapped."""
+    """``DistillationModel.loss``, which adds the distance from the teacher's outputs if the student is swapped.
+
+    Raises:
+        OptionError: student and teacher have other outputs.
+    """
     import torch
 
     total, items = original(self, batch, preds)
@@ -27,9 +32,8 @@ def loss(
     head = len(self.feats_idx) - 1  # upstream's hooks keep the head's output behind those of the neck
     student, teacher = self._student_feats[head], self._teacher_feats[head]
     branches = [name for name in ("one2many", "one2one") if name in student] or ["one2many"]
-    distance = sum(
-        output_distance(self.decouple_outputs(student, name), self.decouple_outputs(teacher, name)) for name in branches
-    ) / len(branches)
+    pairs = [(self.decouple_outputs(student, name), self.decouple_outputs(teacher, name)) for name in branches]
+    distance = sum(output_distance(*pair) for pair in pairs) / len(pairs)
     items["dis_loss"] = items["dis_loss"] + distance.detach()
     return torch.cat((total[:-1], total[-1:] + distance * batch["img"].shape[0])), items
 
@@ -39,18 +43,31 @@ def output_distance(student: dict[str, torch.Tensor], teacher: dict[str, torch.T
 
     Args:
         student, teacher: ``boxes`` (B, 4 * reg_max, A) and ``scores`` (B, nc, A), logits both, A cells; with reg_max 1
-            the boxes are the distances themselves.
+            the boxes are the distances themselves, in cells.
 
     Returns:
         Scalar: Kullback-Leibler divergence of the scores, and of the distributions of the sides (for reg_max 1, the
-        absolute error in cells), summed over the cells by weight of the teacher's best score.
+        absolute error), summed over the cells, boxes weighted by the teacher's best score, over the sum of that.
+
+    Raises:
+        OptionError: the shapes differ.
     """
     from torch.nn import functional
 
+    for name in ("scores", "boxes"):
+        ours, theirs = student[name].shape[1:], teacher[name].shape[1:]
+        if ours != theirs:
+            raise OptionError(
+                f"the teacher's {name} are {tuple(theirs)} (channels, cells) and the model's {tuple(ours)}: choose a "
+                "teacher with the data's classes and the model's kind of head"
+            )
     wanted = teacher["scores"].sigmoid()
     weight = wanted.amax(1, keepdim=True)  # (B, 1, A)
-    entropy = functional.binary_cross_entropy(wanted, wanted, reduction="sum")
-    scores = functional.binary_cross_entropy_with_logits(student["scores"], wanted, reduction="sum") - entropy
+    # from logits: mixed precision refuses the entropy of probabilities
+    scores, entropy = (
+        functional.binary_cross_entropy_with_logits(outputs["scores"], wanted, reduction="sum")
+        for outputs in (student, teacher)
+    )
     batch, channels, cells = teacher["boxes"].shape
     if channels == 4:
         sides = (student["boxes"] - teacher["boxes"]).abs()
@@ -59,4 +76,4 @@ def output_distance(student: dict[str, torch.Tensor], teacher: dict[str, torch.T
         ours, theirs = (boxes.view(shape).log_softmax(2) for boxes in (student["boxes"], teacher["boxes"]))
         sides = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(2)
     boxes = (sides.mean(1, keepdim=True) * weight).sum()
-    return (_SCORES * scores + _BOXES * boxes) / weight.sum()
+    return (_SCORES * (scores - entropy) + _BOXES * boxes) / weight.sum()
