@@ -42,9 +42,15 @@ def test_the_package_offers_it():
         ({"model": "yolov8n-cls.yaml"}, UnsupportedModelError, "this is a classify model"),
         ({"model": "fused"}, UnsupportedModelError, "fused into its convolutions"),
         ({"resume": True}, OptionError, "nothing to resume: there is no '.*last.pt'"),
+        ({"data": "nowhere.yaml"}, OptionError, "data='nowhere.yaml': .*nowhere.yaml"),
+        ({"data": "five.yaml"}, OptionError, "has 5 classes and the model 4"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_work(shapes_model, tmp_path, change, error, match):
+def test_what_cannot_work_is_refused_before_any_work(
+    shapes_model, shapes_data, tmp_path, monkeypatch, change, error, match
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "five.yaml").write_text(shapes_data.read_text() + "  4: heart\n")
     model = change.get("model", shapes_model)
     if model == "fused":
         model = YOLO(shapes_model)
@@ -54,7 +60,7 @@ def test_what_cannot_work_is_refused_before_any_work(shapes_model, tmp_path, cha
         if model.task == "classify":
             model.ckpt = {"model": model.model}
     with pytest.raises(error, match=match) as raised:
-        finetune(**{"data": "data.yaml", "out": tmp_path / "run", **change, "model": model})
+        finetune(**{"data": shapes_data, "out": tmp_path / "run", **change, "model": model})
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.glob("run/*"))
 

@@ -118,6 +118,7 @@ def finetune(
     weights, teacher_file = out / "weights", out / "teacher.pt"
     interrupted = _interrupted(weights / "last.pt") if resume else None
     student = _loaded(model)
+    _check_data(data, student)
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
         _loaded(model if teacher is None else teacher).save(teacher_file)  # its own copy, for resuming
@@ -182,6 +183,25 @@ def _loaded(model: YOLO | str | Path) -> YOLO:
     if loaded.model.is_fused():
         raise UnsupportedModelError("this model's batch-norm is fused into its convolutions; pass it as loaded")
     return loaded
+
+
+def _check_data(data: str | Path, model: YOLO) -> None:
+    """Find the images before any work, without fetching anything.
+
+    Raises:
+        OptionError: a split is missing, or the classes are not as many as the model's.
+    """
+    from ultralytics.data.utils import check_det_dataset
+
+    try:
+        found = [check_det_dataset(str(data), autodownload=False, split=split) for split in ("train", "val")]
+    except (FileNotFoundError, SyntaxError, TypeError) as error:
+        raise OptionError(f"data={str(data)!r}: {' '.join(str(error).split())}") from error
+    if found[0]["nc"] != len(model.names):
+        raise OptionError(
+            f"data={str(data)!r} has {found[0]['nc']} classes and the model {len(model.names)}: a model learns new "
+            "classes first, then new activations"
+        )
 
 
 def _interrupted(last: Path) -> YOLO:
