@@ -91,6 +91,16 @@ def test_models_that_cannot_be_quantised(shapes_model, shapes_data):
         YOLO("yolov8n-cls.yaml").export(**arguments, head="float")
 
 
+@pytest.mark.parametrize(("format", "head"), [("tflite", "int8"), ("tflite", "raw"), ("litert", "raw")])
+def test_leaky_relu_cannot_be_in_integers(shapes_model, shapes_data, format, head, left_behind):
+    model = YOLO(shapes_model)
+    yolo_edgequant.swap_activation(model, "leaky_relu")
+    with pytest.raises(UnsupportedModelError, match="leaves the 57 LeakyReLU of this model in float") as raised:
+        model.export(format=format, quantize=8, data=shapes_data, imgsz=160, head=head)
+    assert one_line(raised)
+    assert left_behind() == set()
+
+
 def test_a_checkpoint_trained_quantisation_aware_says_what_it_needs(shapes_model, tmp_path):
     checkpoint = torch.load(shapes_model, weights_only=False)
     torch.save({**checkpoint, "modelopt": {"modelopt": {}, "ranges": {}}}, tmp_path / "qat.pt")

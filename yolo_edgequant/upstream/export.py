@@ -69,6 +69,7 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
         request = replace(request, head="int8")  # nothing to keep apart
     elif self.args.nms is False and getattr(head, "one2one_cv2", None) is not None:
         model = one_to_one(model)
+    _check_integers(request, model)
     if request.profile.format in {"tflite", "edgetpu"}:
         self.args.format = "litert"  # upstream's name of the way to .tflite; our converter sees the request
         self.args.opset = None  # no ONNX on this way
@@ -137,6 +138,24 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
         )
     _check_data(args, model.task)
     return head
+
+
+def _check_integers(request: Request, model: nn.Module) -> None:
+    """Refuse a file that is to be in integers but could not be.
+
+    Raises:
+        UnsupportedModelError: the quantiser leaves one of the model's operators in float.
+    """
+    from torch.nn import LeakyReLU
+
+    if request.head == "float" or request.profile.format == "openvino":
+        return
+    count = sum(isinstance(module, LeakyReLU) for module in model.modules())
+    if count:
+        raise UnsupportedModelError(
+            f"head={request.head!r} is to be in integers, but ai-edge-quantizer leaves the {count} LeakyReLU of this "
+            "model in float: use head='float', or swap them with yolo_edgequant.finetune(model, activation='relu6', …)"
+        )
 
 
 def _check_data(args: Any, task: str) -> None:
