@@ -239,3 +239,18 @@ def test_train_takes_an_activation(shapes_model, data, tmp_path, start):
         kinds = {type(m) for m in trained.modules()}
         assert nn.Hardswish in kinds
         assert nn.SiLU not in kinds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("weights", "task"),
+    [("shapes-seg", "segment"), ("shapes-pose", "pose"), ("shapes-obb", "obb"), ("shapes26", "detect")],
+)
+def test_every_task_and_nms_free_models_are_taught(tmp_path, weights, task):
+    data = data_set(tmp_path / "data", 16, 12, 160, seed=5, task=task)
+    model = Path(__file__).parents[1] / f"weights/{weights}.pt"
+    done = finetune(model, data, out=tmp_path / "run", console=quiet(), epochs=1, batch=8, amp=False)
+    assert 0 < done.swapped < done.teacher
+    row = next(csv.DictReader((tmp_path / "run/results.csv").open()))
+    assert 0 < float(row["train/dis_loss"]) < math.inf
+    assert nn.SiLU not in {type(m) for m in YOLO(done.checkpoint).model.modules()}
