@@ -37,7 +37,7 @@ def test_the_distance_is_a_divergence_where_the_teacher_sees_something():
     a, b = (o["boxes"].double().view(2, 4, 4, 5).softmax(2).numpy() for o in (teacher, student))
     sides = (a * np.log(a / b)).sum(2).mean(1)
     best = p.max(1)
-    expected = (2.0 * scores + 6.0 * (sides * best).sum()) / best.sum()
+    expected = (4.0 * scores + 12.0 * (sides * best).sum()) / best.sum()
     assert output_distance(student, teacher).item() == pytest.approx(expected, rel=1e-5)
 
 
