@@ -13,6 +13,8 @@ import yolo_edgequant
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.quantization.graph import Graph
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def swapped_checkpoint(tmp_path_factory):
@@ -61,7 +63,6 @@ def test_ranges_end_where_relu6_does(raw):
     assert highs[clipped].max() > 5, "some reach the end"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu6", "relu", "hardswish", "leaky_relu"])
 @pytest.mark.parametrize("format", ["litert", "openvino", "saved_model"])
 def test_every_format_takes_a_swapped_model(tmp_path, shapes_data, format, activation):

@@ -34,5 +34,7 @@ def draw(results: Path, out: Path, teacher: float, swapped: float) -> None:
     accuracies.axhline(swapped, linestyle=":", color="tab:red", label=f"swapped, before training, {swapped:.3f}")
     accuracies.set(xlabel="epoch", ylabel="mAP50-95")
     accuracies.legend()
+    for axes in (losses, accuracies):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     with whole(out) as temporary:
         FigureCanvasAgg(figure).print_png(temporary)
