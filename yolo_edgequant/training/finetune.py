@@ -51,6 +51,14 @@ RECIPE: dict[str, Any] = {
     "plots": False,
 }
 
+#: Training arguments that finetune does not take, and what to do instead.
+_FIXED = {
+    "distill_model": "use teacher=",
+    "project": "use out=",
+    "name": "use out=",
+    "quantize": "export(quantize=8) makes the INT8 file afterwards",
+}
+
 _EXPLODED = 5.0  # an epoch's loss over the least so far; seen while training goes well: below 1.3
 
 
@@ -112,11 +120,12 @@ def finetune(
         train: Ultralytics' training arguments over those in :data:`RECIPE`, for example ``epochs=20, device=0``.
 
     Raises:
-        OptionError: an unknown activation, a file that does not exist, or nothing to resume.
+        OptionError: an unknown activation or argument, data or a file that does not exist, or nothing to resume.
         UnsupportedModelError: no trained model in PyTorch, or one that does not detect.
         TrainingError: the loss is not a number or explodes; the last good checkpoint is kept.
     """
     check(activation)
+    _check_arguments(train)
     out = Path(out).resolve()
     weights, teacher_file = out / "weights", out / "teacher.pt"
     interrupted = _interrupted(weights / "last.pt") if resume else None
@@ -186,6 +195,21 @@ def _loaded(model: YOLO | str | Path) -> YOLO:
     if loaded.model.is_fused():
         raise UnsupportedModelError("this model's batch-norm is fused into its convolutions; pass it as loaded")
     return loaded
+
+
+def _check_arguments(train: dict[str, Any]) -> None:
+    """Refuse arguments that upstream's trainer does not have, or that the recipe sets itself.
+
+    Raises:
+        OptionError: there is one.
+    """
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    for name in train:
+        if name in _FIXED:
+            raise OptionError(f"{name}= is not for finetune: {_FIXED[name]}")
+        if name not in DEFAULT_CFG_DICT:
+            raise OptionError(f"{name}= is neither an argument of finetune nor one of Ultralytics' training arguments")
 
 
 def _check_data(data: str | Path, model: YOLO) -> None:
