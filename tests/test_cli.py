@@ -55,11 +55,11 @@ def test_help_names_every_command():
     result = CliRunner().invoke(cli.app, ["--help"])
     assert result.exit_code == 0
     names = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    assert names == {"export", "bench", "demo", "patches", "run"}
+    assert names == {"export", "bench", "demo", "patches", "run", "finetune"}
     assert all(f" {name} " in result.stdout for name in names)
 
 
-@pytest.mark.parametrize("name", ["export", "bench", "demo", "patches", "run"])
+@pytest.mark.parametrize("name", ["export", "bench", "demo", "patches", "run", "finetune"])
 def test_every_command_has_help_of_its_own(name):
     result = CliRunner().invoke(cli.app, [name, "--help"])
     assert result.exit_code == 0
@@ -223,3 +223,26 @@ def test_a_long_error_is_still_one_line(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert (stopped.value.code, out) == (1, "")
     assert len(err.splitlines()) == 1
+
+
+def test_finetune_passes_its_arguments_on_and_shows_the_table(command, files, monkeypatch):
+    from yolo_edgequant.training import finetune as training
+
+    seen = {}
+
+    def run(model, console, **values):
+        seen.update(model=model, **values)
+        return training.FineTuned(tmp, "relu6", 0.8, 0.2, 0.76, 10, 61.2, 0)
+
+    model, tmp = files[0], files[0].parent / "best.pt"
+    monkeypatch.setattr(training, "finetune", run)
+    code, out, err = command("finetune", f"model={model}", "data=my.yaml", "epochs=20", "teacher=big.pt", "resume=True")
+    assert (code, err) == (0, "")
+    assert seen == {"model": str(model), "data": "my.yaml", "epochs": 20, "teacher": "big.pt", "resume": True}
+    assert "95.0%" in out
+    assert f"written: {tmp}" in out
+
+
+def test_finetune_says_what_is_missing(command, files):
+    assert command("finetune", "data=my.yaml")[2].startswith("error: model= is missing")
+    assert command("finetune", f"model={files[0]}")[2].startswith("error: data= is missing")

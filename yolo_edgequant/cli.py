@@ -64,13 +64,36 @@ def export(
     Example: yolo-edgequant export model=yolov8n.pt format=tflite data=coco128.yaml head=float
     """
     values = _parse(arguments)
-    model = values.pop("model", None)
-    if model is None:
-        raise OptionError("model= is missing, for example model=yolov8n.pt")
-    _require_file(Path(str(model)), "model")
+    model = _model_of(values)
     from ultralytics import YOLO
 
     console.print(f"written: {YOLO(model).export(**{'quantize': 8, **values})}", soft_wrap=True)
+
+
+@app.command()
+def finetune(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE...",
+            help="model= and data=; activation=relu6|relu|leaky_relu|hardswish|silu, teacher=, out=, resume=True; and "
+            "Ultralytics' training arguments (epochs=, batch=, lr0=, imgsz=, device=, ...).",
+        ),
+    ],
+) -> None:
+    """Swap a checkpoint's activations, and train it with the original as teacher until the accuracy is back.
+
+    Example: yolo-edgequant finetune model=yolov8n.pt data=my.yaml activation=relu6 epochs=20 out=relu6
+    """
+    values = _parse(arguments)
+    model = _model_of(values)
+    if "data" not in values:
+        raise OptionError("data= is missing, for example data=my.yaml")
+    from .training import finetune as training
+
+    done = training.finetune(model, console=console, **values)
+    console.print(done.table())
+    console.print(f"written: {done.checkpoint}", soft_wrap=True)
 
 
 @app.command()
@@ -219,6 +242,19 @@ def _size(text: str) -> tuple[int, int]:
     if len(sides) not in {1, 2} or min(sides) <= 0:
         raise OptionError(f"--imgsz {text!r} is neither a number nor height,width")
     return (sides[0], sides[-1])
+
+
+def _model_of(values: dict[str, Any]) -> str:
+    """Take the checkpoint that ``model=`` names.
+
+    Raises:
+        OptionError: it is missing, or there is no such file.
+    """
+    if "model" not in values:
+        raise OptionError("model= is missing, for example model=yolov8n.pt")
+    model = str(values.pop("model"))
+    _require_file(Path(model), "model")
+    return model
 
 
 def _require_file(path: Path, what: str) -> None:

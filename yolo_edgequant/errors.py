@@ -45,6 +45,10 @@ class UnsupportedVersionError(EdgeQuantError, RuntimeError):
     """The installed Ultralytics is outside the range that the patches were tested with."""
 
 
+class TrainingError(EdgeQuantError, RuntimeError):
+    """Fine-tuning diverged: the loss is not a number or exploded. The last good checkpoint is kept and named."""
+
+
 class InferenceError(EdgeQuantError, ValueError):
     """The runtime was given a file, an image or a setting that it cannot work with."""
 

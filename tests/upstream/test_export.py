@@ -8,7 +8,7 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.engine.exporter import Exporter
 
 import yolo_edgequant
-from yolo_edgequant.errors import CalibrationError, OptionError, UnsupportedModelError
+from yolo_edgequant.errors import CalibrationError, MissingToolError, OptionError, UnsupportedModelError
 
 
 @pytest.fixture
@@ -89,6 +89,24 @@ def test_models_that_cannot_be_quantised(shapes_model, shapes_data):
         trained.export(**arguments)
     with pytest.raises(OptionError, match="classify"):
         YOLO("yolov8n-cls.yaml").export(**arguments, head="float")
+
+
+@pytest.mark.parametrize(("format", "head"), [("tflite", "int8"), ("tflite", "raw"), ("litert", "raw")])
+def test_leaky_relu_cannot_be_in_integers(shapes_model, shapes_data, format, head, left_behind):
+    model = YOLO(shapes_model)
+    yolo_edgequant.swap_activation(model, "leaky_relu")
+    with pytest.raises(UnsupportedModelError, match="leaves the 57 LeakyReLU of this model in float") as raised:
+        model.export(format=format, quantize=8, data=shapes_data, imgsz=160, head=head)
+    assert one_line(raised)
+    assert left_behind() == set()
+
+
+def test_a_checkpoint_trained_quantisation_aware_says_what_it_needs(shapes_model, tmp_path):
+    checkpoint = torch.load(shapes_model, weights_only=False)
+    torch.save({**checkpoint, "modelopt": {"modelopt": {}, "ranges": {}}}, tmp_path / "qat.pt")
+    with pytest.raises(MissingToolError, match=r"trained quantisation-aware .* needs nvidia-modelopt") as raised:
+        YOLO(tmp_path / "qat.pt")
+    assert one_line(raised)
 
 
 def test_a_file_that_is_quantised_already_is_refused(shapes_model, shapes_data):

@@ -4,7 +4,7 @@ Importing this imports neither Ultralytics nor torch.
 """
 
 from ..patching import Patch, Registry
-from . import backends, convert, export
+from . import activation, backends, convert, distillation, export
 
 _TESTED = "==8.4.190"
 
@@ -80,6 +80,41 @@ REGISTRY = Registry(
             backends.tensorflow_forward,
             _TESTED,
             "the same for compiled Edge TPU files",
+        ),
+        Patch(
+            "ultralytics.engine.model",
+            "Model.train",
+            activation.model_train,
+            _TESTED,
+            "take activation in the standard call",
+        ),
+        Patch(
+            "ultralytics.engine.trainer",
+            "BaseTrainer.setup_model",
+            activation.setup_model,
+            _TESTED,
+            "swap the activations of the model that is about to be trained",
+        ),
+        Patch(
+            "ultralytics.nn.tasks",
+            "parse_model",
+            activation.parse_model,
+            _TESTED,
+            "a swapped model that is built again keeps its activations, in blocks that name SiLU themselves, too",
+        ),
+        Patch(
+            "ultralytics.nn.tasks",
+            "torch_safe_load",
+            export.torch_safe_load,
+            _TESTED,
+            "say what a checkpoint trained quantisation-aware needs, instead of failing in an import",
+        ),
+        Patch(
+            "ultralytics.nn.distill_model",
+            "DistillationModel.loss",
+            distillation.loss,
+            _TESTED,
+            "a swapped model that is distilled learns its teacher's outputs, too",
         ),
     ),
 )

@@ -17,6 +17,7 @@ from .. import __version__
 from ..errors import CompilerError, MissingToolError
 from ..files import whole
 from . import precision
+from .activation import swapped
 from .export import Job, active
 from .making import Making, append_metadata, estimators, judge, write
 
@@ -221,6 +222,9 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
         "io": request.io,
         "layout": "NHWC" if request.profile.channels_last else "NCHW",
     }
+    activation = swapped(exporter.model)
+    if activation is not None:
+        contract["activation"] = activation
     exporter.metadata["edgequant"] = contract
     head = detection_head(exporter.model)
     if head is None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CalibrationError, OptionError, UnsupportedModelError
+from ..errors import CalibrationError, MissingToolError, OptionError, UnsupportedModelError
 from ..options import NAMES, current, options
 from ..targets.profiles import PROFILES, Request, require_packages, resolve
 
@@ -68,6 +69,7 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
         request = replace(request, head="int8")  # nothing to keep apart
     elif self.args.nms is False and getattr(head, "one2one_cv2", None) is not None:
         model = one_to_one(model)
+    _check_integers(request, model)
     if request.profile.format in {"tflite", "edgetpu"}:
         self.args.format = "litert"  # upstream's name of the way to .tflite; our converter sees the request
         self.args.opset = None  # no ONNX on this way
@@ -138,6 +140,24 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
     return head
 
 
+def _check_integers(request: Request, model: nn.Module) -> None:
+    """Refuse a file that is to be in integers but could not be.
+
+    Raises:
+        UnsupportedModelError: the quantiser leaves one of the model's operators in float.
+    """
+    from torch.nn import LeakyReLU
+
+    if request.head == "float" or request.profile.format == "openvino":
+        return
+    count = sum(isinstance(module, LeakyReLU) for module in model.modules())
+    if count:
+        raise UnsupportedModelError(
+            f"head={request.head!r} is to be in integers, but ai-edge-quantizer leaves the {count} LeakyReLU of this "
+            "model in float: use head='float', or swap them with yolo_edgequant.finetune(model, activation='relu6', …)"
+        )
+
+
 def _check_data(args: Any, task: str) -> None:
     """Find the calibration images before any work, without fetching anything.
 
@@ -161,3 +181,18 @@ def _check_data(args: Any, task: str) -> None:
     except (FileNotFoundError, SyntaxError) as error:
         reason = " ".join(str(error).split())
         raise CalibrationError(f"no calibration images: data={str(args.data)!r}, split={split!r}: {reason}") from error
+
+
+def torch_safe_load(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """``torch_safe_load``, which says what a checkpoint that was trained quantisation-aware needs.
+
+    Raises:
+        MissingToolError: it was, and ModelOpt, with which upstream reads it, is not installed.
+    """
+    checkpoint, file = original(*args, **kwargs)
+    if checkpoint.get("modelopt") and find_spec("modelopt") is None:
+        raise MissingToolError(
+            f"'{file}' was trained quantisation-aware (quantize=8), and reading it needs nvidia-modelopt; its ranges "
+            "cannot be used here: train without quantize=8 and export that checkpoint"
+        )
+    return checkpoint, file

@@ -1,0 +1,1 @@
+"""Activations that the device runs, and training that wins the accuracy back."""
