@@ -79,7 +79,10 @@ def choose(making: Making, loader: DataLoader, report: Path) -> Rule | None:
         trials = sensitivity.fewest(ranked, measure, least)
     chosen = trials[-1]
     if chosen.retention < least:
-        LOGGER.warning(f"min_retention={least} was not reached: {chosen.retention:.1%} is the best there was")
+        LOGGER.warning(
+            f"min_retention={least} was not reached: {chosen.retention:.1%} is the best there was; "
+            "head= and ranges= may be worth more"
+        )
     Console().print(_table(ranked, chosen.in_float), _trials(trials))
     _save(ranked, trials, report)
     LOGGER.info(f"{chosen.in_float} of {len(layers)} layers stay in float; see {report}")
