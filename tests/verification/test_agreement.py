@@ -27,6 +27,7 @@ def run(*rows):
     return Run([Tensor((1, 6, 50), np.dtype(np.float32))], [[made]])
 
 
+THREE = (250, 250, 30, 30, 0.8, 0)
 ONE, TWO = (50, 50, 40, 40, 0.9, 0), (150, 150, 40, 60, 0, 0.6)
 
 
@@ -43,9 +44,10 @@ def test_the_same_outputs_agree():
 
 
 def test_scores_that_are_gone_are_a_collapse():
-    found = seen(run(ONE, TWO), run())
-    assert found.detections == 0
+    found = seen(run(ONE, TWO, THREE), run())
+    assert (found.detections, found.sure) == (0, 3)
     assert found.collapsed
+    assert not seen(run(ONE, TWO), run()).collapsed, "too few to say so"
 
 
 def test_lower_scores_other_classes_moved_boxes_and_false_objects_cost():
@@ -68,7 +70,5 @@ def test_an_object_is_in_one_pair_only():
 def test_without_objects_the_noise_decides():
     assert seen(run(), run()).detections is None
     noise = Agreement(4, None, None, {"output 0": -3.0})
-    assert noise.collapsed
-    assert not Agreement(4, None, None, {"output 0": 12.0}).collapsed
-    assert not Agreement(4, 0, None, {"detections": -3.0}).collapsed, "a detector that found nothing says nothing"
+    assert not noise.collapsed
     assert noise.quality == -3.0

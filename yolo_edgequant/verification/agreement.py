@@ -18,6 +18,8 @@ _CONFIDENCE = 0.1  # objects under it weigh little, and are many
 _IOU = 0.7
 _MOST = 300
 _HALF = 0.5
+_SURE = 0.5
+_ENOUGH = 3
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class Agreement:
         objects: that the float model found in them, with a score over 0.1; None for tasks without boxes.
         detections: 0 to 1, the objects on which both models agree, weighed by scores and overlap; None without objects.
         snr_db: signal to noise of each output, by name.
+        sure: how many of the objects have a score over 0.5.
     """
 
     images: int
     objects: int | None
     detections: float | None
     snr_db: dict[str, float]
+    sure: int = 0
 
     @property
     def quality(self) -> float:
@@ -56,10 +60,11 @@ class Agreement:
 
     @property
     def collapsed(self) -> bool:
-        """True if less than half of the objects are left or, for tasks without boxes, an output is mere noise."""
-        if self.detections is not None:
-            return self.detections < _HALF
-        return self.objects is None and any(snr <= 0 for snr in self.snr_db.values())
+        """True if less than half of the objects are left, where the float model was sure of three or more.
+
+        What an untrained model finds is near any threshold and says nothing; nor does other tasks' noise.
+        """
+        return self.detections is not None and self.sure >= _ENOUGH and self.detections < _HALF
 
 
 def compare(metadata: Mapping[str, Any], size: tuple[int, int], reference: Run, made: Run) -> Agreement:
@@ -77,7 +82,8 @@ def compare(metadata: Mapping[str, Any], size: tuple[int, int], reference: Run, 
     objects = sum(len(one.scores) for one in found[0])
     shared = sum(_shared(one, other) for one, other in zip(*found, strict=True))
     total = sum(float(one.scores.sum()) for each in found for one in each)
-    return Agreement(len(made.outputs), objects, 2 * shared / total if objects else None, snr)
+    sure = sum(int((one.scores > _SURE).sum()) for one in found[0])
+    return Agreement(len(made.outputs), objects, 2 * shared / total if objects else None, snr, sure)
 
 
 def _objects(run: Run, read: Reader, metadata: Mapping[str, Any]) -> list[Candidates]:
