@@ -115,9 +115,9 @@ def judge(found: Agreement, metadata: dict[str, Any], blame: Callable[[], tuple[
     if found.collapsed:
         tensor, left = blame()
         raise VerificationError(
-            f"the INT8 model agrees with {found.detections:.0%} of its objects on {found.images} images held back from calibration; most is lost in tensor "
-            f"'{tensor}', of whose signal {left:.0%} is left. Try other ranges= or head=, or more calibration images; "
-            "verify=False writes the file all the same"
+            f"the INT8 model agrees with {found.detections:.0%} of its objects on {found.images} images held back from "
+            f"calibration; most is lost in tensor '{tensor}', of whose signal {left:.0%} is left. Try other ranges= or "
+            "head=, or more calibration images; verify=False writes the file all the same"
         )
     metadata["edgequant"]["verified"] = {
         "images": found.images,
