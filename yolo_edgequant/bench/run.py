@@ -217,9 +217,8 @@ def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, An
     place.mkdir(parents=True, exist_ok=True)
     model = shutil.copy(settings.model, place)
     stock = row.head == "stock"
-    ours = {} if stock else {"head": row.head, "granularity": row.granularity}
-    if not stock and row.ranges != "nncf":
-        ours |= {"ranges": row.ranges, "corrections": row.corrections}
+    chosen = {name: getattr(row, name) for name in ("head", "granularity", "ranges", "corrections")}
+    ours = {} if stock else {name: value for name, value in chosen.items() if value not in {"-", "nncf"}}
     return {
         "model": str(Path(model).resolve()),
         "stock": stock,

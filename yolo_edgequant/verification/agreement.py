@@ -17,7 +17,7 @@ _TASKS = ("detect", "segment", "pose", "obb")
 _CONFIDENCE = 0.1  # objects under it weigh little, and are many
 _IOU = 0.7
 _MOST = 300
-_HALF = 0.5
+_LEAST = 0.3
 _SURE = 0.5
 _ENOUGH = 3
 
@@ -60,11 +60,11 @@ class Agreement:
 
     @property
     def collapsed(self) -> bool:
-        """True if less than half of the objects are left, where the float model was sure of three or more.
+        """True if less than 30 % of the objects are left, where the float model was sure of three or more.
 
         What an untrained model finds is near any threshold and says nothing; nor does other tasks' noise.
         """
-        return self.detections is not None and self.sure >= _ENOUGH and self.detections < _HALF
+        return self.detections is not None and self.sure >= _ENOUGH and self.detections < _LEAST
 
 
 def compare(metadata: Mapping[str, Any], size: tuple[int, int], reference: Run, made: Run) -> Agreement:
