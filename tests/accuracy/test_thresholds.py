@@ -11,7 +11,7 @@ from yolo_edgequant.bench.run import Row, Settings, run
 THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())
 TRAIN_IMAGES = 341
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module")
