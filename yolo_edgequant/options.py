@@ -16,7 +16,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "granularity": ("channel", "tensor"),
     "ranges": ("minmax", "percentile", "mse", "activation", "auto"),
     "io": ("int8", "uint8", "float"),
-    "corrections": ("all", "bias", "cells", "none"),
+    "corrections": ("all", "bias", "cells", "equalization", "none"),
     "precision": ("int8", "auto"),
     "verify": (True, False),
 }
@@ -35,6 +35,7 @@ class ExportOptions:
         io: type of the file's input, and of its outputs where they are quantised: ``int8``, ``uint8`` or ``float``.
         corrections: ``bias`` makes up for the mean error of rounded weights (:mod:`.quantization.bias`), ``cells``
             takes the ranges of boxes and the like from cells that may become detections (:mod:`.quantization.cells`);
+            ``equalization`` evens out channels that share one scale of the weights (:mod:`.quantization.equalization`);
             ``all`` or ``none`` of these.
         precision: ``auto`` keeps as few layers in float as `min_retention` needs.
         min_retention: share of the float model's mAP50-95 on the calibration images that ``precision="auto"`` has to

@@ -7,21 +7,18 @@ bias, which integer files hold in 32 bits, takes it back at no cost.
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections import Counter
 from collections.abc import Container
 
-import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
 from .calibration import Statistics
+from .constants import Constants
 from .graph import Graph, Operation
 
 LOGGER = logging.getLogger("yolo_edgequant")
 
+_STEPS = 255  # of an activation's range
 _LARGEST = 127  # weights are symmetric, from -127 to 127
 
 
@@ -44,32 +41,25 @@ def correct(
     Returns:
         The float file with other biases; tensors keep their indices.
     """
-    model = tfl_flatbuffer_utils.read_model(content)
-    subgraph = model.subgraphs[0]
-    uses = Counter(subgraph.tensors[t].buffer for op in graph.operations for t in op.inputs)
-    corrected = 0
+    made = Constants(content, graph)
+    steps = []
     for op in graph.operations:
         position = graph.bias(op)
         if position is None or op.index in in_float:
             continue
-        bias = op.inputs[position]
-        values = graph.constant(bias) - shift(graph, op, statistics[op.inputs[0]].mean, granularity)
-        buffer = schema.BufferT()
-        buffer.data = np.frombuffer(values.astype(np.float32).tobytes(), np.uint8)
-        tensor = subgraph.tensors[bias]
-        if uses[tensor.buffer] == 1:
-            model.buffers[tensor.buffer] = buffer
-        else:  # several layers read one constant, zeros for example
-            own = copy.copy(tensor)
-            own.name, own.buffer = f"{graph.name(bias)}_of_{op.index}".encode(), len(model.buffers)
-            model.buffers.append(buffer)
-            subgraph.operators[op.index].inputs[position] = len(subgraph.tensors)
-            subgraph.tensors.append(own)
-        corrected += 1
-    LOGGER.info("bias correction (weights per %s): %d layers", granularity, corrected)
-    builder = flatbuffers.Builder(len(content))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+        moved = shift(graph, op, statistics[op.inputs[0]].mean, granularity)
+        made.replace(op, position, graph.constant(op.inputs[position]) - moved)
+        output = statistics[op.outputs[0]]
+        steps.append(np.abs(moved).mean() * _STEPS / max(output.maximum - output.minimum, np.finfo(np.float32).tiny))
+    if steps:
+        LOGGER.info(
+            "bias correction (weights per %s): %d layers, by %.2f of an 8-bit step on average, %.2f at most",
+            granularity,
+            len(steps),
+            np.mean(steps),
+            np.max(steps),
+        )
+    return made.content()
 
 
 def shift(graph: Graph, op: Operation, mean: np.ndarray, granularity: str) -> np.ndarray:

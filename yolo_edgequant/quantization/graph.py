@@ -138,6 +138,12 @@ class Graph:
             for op in readers
         )
 
+    def homogeneous(self, op: Operation) -> bool:
+        """True if the activation that is part of an operation takes ``s x`` to ``s`` times what it takes ``x`` to."""
+        options = self._subgraph.operators[op.index].builtinOptions
+        fused = getattr(options, "fusedActivationFunction", schema.ActivationFunctionType.NONE)
+        return fused in {schema.ActivationFunctionType.NONE, schema.ActivationFunctionType.RELU}
+
     def is_layer(self, op: Operation) -> bool:
         """True for a convolution or matrix product with trained weights.
 

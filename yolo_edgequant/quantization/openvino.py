@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import nncf
 import numpy as np
@@ -36,7 +36,14 @@ def head(model: ov.Model) -> list[str]:
     return sorted(found)
 
 
-def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int) -> ov.Model:
+def quantize(
+    model: ov.Model,
+    images: nncf.Dataset,
+    kind: str,
+    count: int,
+    accuracy: Callable[[ov.CompiledModel], float] | None = None,
+    least: float = 0.0,
+) -> ov.Model:
     """Quantise weights and activations to INT8.
 
     Args:
@@ -45,6 +52,8 @@ def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int) -> ov
         kind: ``float`` keeps all of Head #3 in float, ``int8`` only the last operation before each result; a ``raw``
             model has no head left to keep.
         count: number of batches in `images`, all of which are used.
+        accuracy: of a compiled model; with it, NNCF puts layers back to float until `least` is reached.
+        least: share of the float model's accuracy, 0 to 1.
 
     Raises:
         RecipeError: the scope matched nothing, or something in it was quantised all the same.
@@ -56,15 +65,33 @@ def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int) -> ov
             "results of this model"
         )
     LOGGER.info("Head #3: %d operations in float (NNCF ignored scope)", len(scope))
-    quantised = nncf.quantize(
-        model,
-        images,
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=count,
-        ignored_scope=nncf.IgnoredScope(names=scope) if scope else None,
-    )
+    settings = {
+        "preset": nncf.QuantizationPreset.MIXED,
+        "subset_size": count,
+        "ignored_scope": nncf.IgnoredScope(names=scope) if scope else None,
+    }
+    if accuracy is None:
+        quantised = nncf.quantize(model, images, **settings)
+    else:
+
+        def validate(compiled: ov.CompiledModel, data: Iterable[np.ndarray]) -> tuple[float, list[list[np.ndarray]]]:
+            outputs = [[np.array(value) for value in compiled(image).values()] for image in data]
+            return accuracy(compiled), outputs  # NNCF ranks the layers by these, else by as many calls as images
+
+        for position, output in enumerate(model.outputs):
+            if not output.get_names():
+                output.get_tensor().set_names({f"output{position}"})  # NNCF compares outputs by name
+        quantised = nncf.quantize_with_accuracy_control(
+            model, images, images, validate, max_drop=1 - least, drop_type=nncf.DropType.RELATIVE, **settings
+        )
     _assert_float(quantised, set(scope))
     return quantised
+
+
+def layers_in_float(model: ov.Model) -> int:
+    """How many layers with trained weights have no quantised input."""
+    layers = [node for node in model.get_ops() if node.get_type_name() in _LAYERS and _ends_layer(node)]
+    return sum(node.input_value(0).get_node().get_type_name() != "FakeQuantize" for node in layers)
 
 
 def run(model: ov.Model, images: Sequence[np.ndarray]) -> Run:

@@ -47,7 +47,7 @@ class Profile:
 
 _ESTIMATORS = ("activation", "mse", "percentile", "minmax", "auto")
 _MIN_RETENTION = 0.99
-_CORRECTIONS = ("all", "bias", "cells", "none")
+_CORRECTIONS = ("all", "bias", "cells", "equalization", "none")
 _LITERT = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 _TENSORFLOW = ("tensorflow", "tf_keras", "onnx2tf", "onnx_graphsurgeon", "onnx", "onnxruntime", "onnxslim", *_LITERT)
 
@@ -121,7 +121,7 @@ PROFILES: dict[str, Profile] = {
             ranges=("nncf",),  # NNCF estimates its own
             io=("float",),
             corrections=("nncf",),  # its own, bias correction among them
-            precision=("int8",),
+            precision=("int8", "auto"),
             channels_last=False,
             batches=True,
             separate=False,

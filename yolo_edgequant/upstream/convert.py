@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,12 +23,14 @@ from .export import Job, active
 from .making import Making, append_metadata, estimators, judge, write
 
 if TYPE_CHECKING:
+    import openvino as ov
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
     from ultralytics.engine.exporter import Exporter
 
     from ..pipeline import Calibrated
+    from ..verification.held import HeldBack
 
 _FEW_IMAGES = 100
 
@@ -190,13 +193,36 @@ def torch2openvino(
     float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
     # NNCF's files change with every image that is left out, by more than a check on unseen images is worth
     images = HeldBack(calibration_dataset.get_inference_data(), calibration_dataset.get_length(), given=True)
-    quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
+    if request.precision == "auto":
+        quantised = _within(job, float_model, images, prefix)
+    else:
+        quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
     if request.verify and images.images and not dynamic:
         metadata, size = job.exporter.metadata, (int(im.shape[2]), int(im.shape[3]))
         reference, made = (openvino.run(m, images.images) for m in (float_model, quantised))
         found = compare(metadata, size, reference, made)
         judge(found, metadata, lambda: culprit.of_openvino(float_model, quantised, images.images[0]))
     return quantised
+
+
+def _within(job: Job, float_model: ov.Model, images: HeldBack, prefix: str) -> ov.Model:
+    """Quantise with as many layers in float as NNCF's accuracy control finds necessary for the asked retention."""
+    import nncf
+    from ultralytics.utils import LOGGER
+
+    from ..quantization import openvino
+
+    request = job.request
+    loader = job.exporter.get_int8_calibration_dataloader(prefix)
+    with tempfile.TemporaryDirectory() as folder:
+        control = precision.Control(job, float_model, loader, Path(folder))
+        made = openvino.quantize(
+            float_model, nncf.Dataset(images), request.head, len(images), control.accuracy, request.min_retention
+        )
+    kept = openvino.layers_in_float(made)
+    LOGGER.info(f"{kept} layers stay in float")
+    job.exporter.metadata["edgequant"]["precision"] = {"in_float": kept, "retention": control.retention}
+    return made
 
 
 def _prepare_head(job: Job, image: torch.Tensor) -> None:
@@ -259,7 +285,7 @@ def _calibrated(
 
     from .. import pipeline
     from ..conversion.litert import to_tflite
-    from ..quantization import cells
+    from ..quantization import cells, equalization
     from ..quantization.graph import Graph
     from ..verification.held import HeldBack
     from .heads import detection_head
@@ -268,6 +294,8 @@ def _calibrated(
     _prepare_head(job, image)
     LOGGER.info(f"\n{prefix} converting with litert-torch...")
     content = to_tflite(model, image, request.profile.channels_last)
+    if request.granularity == "tensor" and request.corrections in {"all", "equalization"}:
+        content = equalization.equalize(content)
     images = HeldBack(_images(loader, image.shape[0], request.profile.channels_last), len(loader))
     progress = track(images, f"calibrating ({request.ranges})", transient=True)
     contract = job.exporter.metadata["edgequant"]

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
@@ -17,10 +18,14 @@ from ..files import whole
 from .making import Making, write
 
 if TYPE_CHECKING:
+    import openvino as ov
     from torch.utils.data import DataLoader
 
     from ..quantization.recipe import Rule
     from ..quantization.sensitivity import Cost, Trial
+    from .export import Job
+
+_NO_LABELS = "precision='auto' measures mAP on the calibration images, which have no labels"
 
 
 def choose(making: Making, loader: DataLoader, report: Path) -> Rule | None:
@@ -67,7 +72,7 @@ def choose(making: Making, loader: DataLoader, report: Path) -> Rule | None:
 
         float_map = accuracy(making.calibrated.content)
         if not float_map:
-            raise CalibrationError("precision='auto' measures mAP on the calibration images, which have no labels")
+            raise CalibrationError(_NO_LABELS)
 
         def measure(count: int) -> Trial:
             content = making.quantise(sensitivity.in_float(ranked, count))
@@ -88,6 +93,52 @@ def choose(making: Making, loader: DataLoader, report: Path) -> Rule | None:
     LOGGER.info(f"{chosen.in_float} of {len(layers)} layers stay in float; see {report}")
     making.metadata["edgequant"]["precision"] = {"in_float": chosen.in_float, "retention": chosen.retention}
     return sensitivity.in_float(ranked, chosen.in_float)
+
+
+class Control:
+    """The accuracy of OpenVINO models on the calibration images, for NNCF's accuracy control.
+
+    Args:
+        job: the export.
+        float_model: whose accuracy is the measure; of the same input and outputs as the models to come.
+        loader: of the calibration images.
+        folder: for files, empty.
+
+    Raises:
+        CalibrationError: the calibration images have no labels.
+    """
+
+    def __init__(self, job: Job, float_model: ov.Model, loader: DataLoader, folder: Path) -> None:
+        import openvino as ov
+        from ultralytics.utils import YAML
+
+        self._exporter = job.exporter
+        self._data = _labelled(loader, job.exporter.metadata, folder)
+        self._file = folder / "model_openvino_model"
+        self._file.mkdir()
+        ov.save_model(float_model, self._file / "model.xml", compress_to_fp16=False)
+        YAML.save(self._file / "metadata.yaml", job.exporter.metadata)
+        self._float = _accuracy(self._file, self._data, self._exporter)
+        if not self._float:
+            raise CalibrationError(_NO_LABELS)
+        self.retention = 0.0
+
+    def accuracy(self, compiled: ov.CompiledModel) -> float:
+        """mAP50-95 of a model; `retention` becomes its share of the float model's."""
+        from ultralytics.nn.backends.openvino import OpenVINOBackend
+        from ultralytics.utils import LOGGER
+
+        load = OpenVINOBackend.load_model
+
+        def loaded(self: OpenVINOBackend, weight: Any) -> None:
+            load(self, weight)
+            self.ov_compiled_model = compiled
+
+        with mock.patch.object(OpenVINOBackend, "load_model", loaded):
+            found = _accuracy(self._file, self._data, self._exporter)
+        self.retention = found / self._float
+        LOGGER.info(f"retention {self.retention:.1%} on the calibration images")
+        return found
 
 
 def _labelled(loader: DataLoader, metadata: dict[str, Any], folder: Path) -> Path:
