@@ -48,8 +48,7 @@ def lively(name, image, end2end=False):
     return model
 
 
-@pytest.mark.parametrize("cells_first", [True, False])
-@pytest.mark.parametrize("size", [(64, 64), (96, 160)])
+@pytest.mark.parametrize(("size", "cells_first"), [((64, 64), False), ((96, 160), True)])
 @pytest.mark.parametrize("name", HEADS)
 def test_decoded_raw_outputs_equal_the_head(name, size, cells_first):
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))

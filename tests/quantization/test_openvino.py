@@ -49,3 +49,29 @@ def test_a_model_without_a_head_is_refused():
     bare = ov.convert_model(layer, example_input=torch.zeros(1, 3, 8, 8), input=[1, 3, 8, 8])
     with pytest.raises(RecipeError, match="matched nothing"):
         openvino.quantize(bare, nncf.Dataset([np.zeros((1, 3, 8, 8), np.float32)]), "float", 1)
+
+
+def uneven():
+    """Three convolutions; the second leaves its first channel, the one that matters, a hundredth of its 8 bits."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 8, 8, 3, padding=1) for i in range(3)))
+    layers[1].weight.data[1:] *= 300
+    layers[2].weight.data[:, 1:] *= 1e-4
+    return ov.convert_model(layers.eval(), example_input=torch.zeros(1, 3, 8, 8), input=[1, 3, 8, 8])
+
+
+def test_accuracy_control_keeps_the_layer_in_float_that_costs_it():
+    pictures = list(np.random.default_rng(0).random((8, 1, 3, 8, 8), np.float32))
+    reference = ov.compile_model(uneven(), "CPU")
+
+    def accuracy(compiled):
+        expected, seen = (np.concatenate([model(p)[0] for p in pictures]) for model in (reference, compiled))
+        return 1 - np.square(seen - expected).mean() / expected.var()
+
+    data = nncf.Dataset(pictures)
+    plain = openvino.quantize(uneven(), data, "raw", len(pictures))
+    assert accuracy(ov.compile_model(plain, "CPU")) < 0.9
+    assert openvino.layers_in_float(plain) == 0
+    kept = openvino.quantize(uneven(), data, "raw", len(pictures), accuracy, 0.95)
+    assert accuracy(ov.compile_model(kept, "CPU")) >= 0.95
+    assert 1 <= openvino.layers_in_float(kept) <= 2

@@ -32,17 +32,15 @@ def test_files_of_stock_ultralytics_give_what_they_gave(stock, shapes_data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["segment", "pose", "obb", "classify"])
-@pytest.mark.parametrize(("format", "head"), [("tflite", "float"), ("litert", "raw")])
-def test_other_tasks_give_outputs_near_the_checkpoints(tmp_path, shapes_data, monkeypatch, task, format, head):
-    """Random weights: shapes, order and units are what is tested."""
+@pytest.mark.parametrize("format", ["tflite", "litert"])
+def test_a_task_without_boxes_gives_outputs_near_the_checkpoints(tmp_path, monkeypatch, format):
+    """Random weights: shapes, order and units are what is tested; tasks with boxes have trained models."""
     from ultralytics.nn.autobackend import AutoBackend
 
     from yolo_edgequant.upstream import export
 
     torch.manual_seed(0)
-    suffix = {"segment": "seg", "classify": "cls"}.get(task, task)
-    model = YOLO(f"yolov8n-{suffix}.yaml")
+    model = YOLO("yolov8n-cls.yaml")
     model.model.train()
     images = torch.rand(8, 3, 64, 96)
     for _ in range(12):
@@ -55,13 +53,9 @@ def test_other_tasks_give_outputs_near_the_checkpoints(tmp_path, shapes_data, mo
     from ultralytics.engine.exporter import Exporter
 
     monkeypatch.setattr(Exporter, "get_int8_calibration_dataloader", lambda self, prefix="": loader)
-    head = None if task == "classify" else head
-    made = model.export(format=format, quantize=8, data="drawn", imgsz=[64, 96], head=head)
+    made = model.export(format=format, quantize=8, data="drawn", imgsz=[64, 96])
     seen = AutoBackend(made)(images[:1])
-    expected = model.model.eval()(images[:1])
-    seen = seen if isinstance(seen, list) else [seen]
-    expected = [expected[0]] if not isinstance(expected[0], tuple) else list(expected[0])
-    assert [tuple(y.shape) for y in seen] == [tuple(y.shape) for y in expected]
-    for one, other in zip(seen, expected, strict=True):
-        noise, signal = one - other.detach(), other.detach() - other.detach().mean()
-        assert noise.abs().max() < 0.02 or 10 * np.log10(signal.square().mean() / noise.square().mean()) > 15
+    expected = model.model(images[:1])[0].detach()
+    assert seen.shape == expected.shape
+    noise, signal = seen - expected, expected - expected.mean()
+    assert noise.abs().max() < 0.02 or 10 * np.log10(signal.square().mean() / noise.square().mean()) > 15

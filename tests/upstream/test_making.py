@@ -2,12 +2,14 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 from ultralytics import YOLO
 
 from yolo_edgequant import pipeline
 from yolo_edgequant.errors import VerificationError
+from yolo_edgequant.quantization import sensitivity
 
 
 def export(model, data, **options):
@@ -57,12 +59,24 @@ def test_ranges_are_chosen_by_agreement_and_what_was_seen_is_noted(shapes_model,
 
 
 @pytest.mark.slow
-def test_mixed_precision_reports_what_it_tried(shapes_model, shapes_data):
+def test_mixed_precision_reports_what_it_tried(shapes_model, shapes_data, monkeypatch):
+    layers = sensitivity.layers
+    monkeypatch.setattr(sensitivity, "layers", lambda graph: layers(graph)[-8:])  # a second each
     path = export(shapes_model, shapes_data, head="raw", granularity="tensor", precision="auto", min_retention=0.5)
     made = contract(path)
     assert made["precision"] == {"in_float": 0, "retention": pytest.approx(made["precision"]["retention"])}
     assert made["precision"]["retention"] > 0.9
     said = json.loads((shapes_model.parent / "shapes_sensitivity.json").read_text())
-    assert len(said["layers"]) > 50
+    assert len(said["layers"]) == 8
     assert said["trials"][0]["in_float"] == 0
     assert (shapes_model.parent / "shapes_sensitivity.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_openvino_measures_on_the_calibration_images(shapes_model, shapes_data, caplog):
+    options = {"quantize": 8, "data": shapes_data, "split": "train", "imgsz": 160, "min_retention": 0.9}
+    folder = Path(YOLO(shapes_model).export(format="openvino", precision="auto", **options))
+    made = json.loads((folder / "metadata.json").read_text())["edgequant"]["precision"]
+    assert made["in_float"] == 0
+    assert made["retention"] > 0.95
+    assert f"retention {made['retention']:.1%} on the calibration images" in caplog.text

@@ -161,24 +161,15 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
         place = folder / name.replace(" -", "").replace(" ", "_")
         try:
             report(f"[{number}/{len(rows)}] exporting {name}")
-            made, peak = _step("export", _export_arguments(settings, row, place), place)
+            made, path = export(settings, row, place)
             report(f"[{number}/{len(rows)}] validating {name}")
-            seen, _ = _step("validate", {"path": made["path"], "stock": row.head == "stock", **validation}, place)
+            seen, _ = _step("validate", {"path": path, "stock": row.head == "stock", **validation}, place)
         except WorkerError as error:
             done.append(replace(row, error=str(error)))
             continue
-        paths[len(done)] = made["path"]
-        done.append(
-            replace(
-                row,
-                map=seen["map"],
-                map50=seen["map50"],
-                retention=seen["map"] / reference["map"] if reference["map"] else None,
-                size_mb=made["bytes"] / 1e6,
-                export_s=made["seconds"],
-                peak_mb=peak / 1e6,
-            )
-        )
+        paths[len(done)] = path
+        retention = seen["map"] / reference["map"] if reference["map"] else None
+        done.append(replace(made, map=seen["map"], map50=seen["map50"], retention=retention))
     if paths:
         report(f"timing {len(paths)} files in turns")
         _time(done, list(paths), "latency", {"paths": list(paths.values())}, settings, folder)
@@ -193,6 +184,24 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
         }
         _time(done, list(paths), "images", arguments, settings, folder)
     return done
+
+
+def export(settings: Settings, row: Row, place: Path) -> tuple[Row, str]:
+    """Make a row's file in a process of its own.
+
+    Args:
+        settings: of the bench.
+        row: what to export.
+        place: folder for the file, made if it is not there.
+
+    Returns:
+        The row with what the export cost, and the file's path.
+
+    Raises:
+        WorkerError: the export failed.
+    """
+    made, peak = _step("export", _export_arguments(settings, row, place), place)
+    return replace(row, size_mb=made["bytes"] / 1e6, export_s=made["seconds"], peak_mb=peak / 1e6), made["path"]
 
 
 def _time(
