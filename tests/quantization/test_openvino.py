@@ -70,8 +70,8 @@ def test_accuracy_control_keeps_the_layer_in_float_that_costs_it():
 
     data = nncf.Dataset(pictures)
     plain = openvino.quantize(uneven(), data, "raw", len(pictures))
-    assert accuracy(ov.compile_model(plain, "CPU")) < 0.9
+    assert accuracy(ov.compile_model(plain, "CPU")) < 0.95
     assert openvino.layers_in_float(plain) == 0
-    kept = openvino.quantize(uneven(), data, "raw", len(pictures), accuracy, 0.95)
-    assert accuracy(ov.compile_model(kept, "CPU")) >= 0.95
+    kept = openvino.quantize(uneven(), data, "raw", len(pictures), accuracy, 0.98)
+    assert accuracy(ov.compile_model(kept, "CPU")) >= 0.98
     assert 1 <= openvino.layers_in_float(kept) <= 2
