@@ -15,6 +15,7 @@ from .quantization import bias, calibration, ranges, recipe, tflite
 from .quantization.calibration import Statistics
 from .quantization.cells import Cells
 from .quantization.graph import Graph
+from .quantization.joins import join
 from .runtime.interpreter import Tensor
 from .verification.agreement import Run
 
@@ -40,8 +41,8 @@ class Calibrated:
     logits: frozenset[int]
 
     def ranges(self, estimator: str) -> ranges.Ranges:
-        """The range of every activation, by a key of :data:`.quantization.ranges.ESTIMATORS`."""
-        chosen = ranges.estimate(estimator, self.graph, self.statistics, self.logits)
+        """The range of every activation, by a key of :data:`.quantization.ranges.ESTIMATORS`, joined where it pays."""
+        chosen = join(self.graph, ranges.estimate(estimator, self.graph, self.statistics, self.logits))
         for tensor in self.graph.inputs:
             chosen[tensor] = (0.0, 1.0)  # images: a scale of exactly 1/255, whatever the calibration images hold
         return chosen

@@ -1,0 +1,82 @@
+import pytest
+
+from yolo_edgequant import pipeline
+from yolo_edgequant.quantization import ranges
+from yolo_edgequant.quantization.calibration import collect
+from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.quantization.joins import join
+
+MOVES = {"SLICE", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "PAD"}
+
+
+@pytest.fixture(scope="module")
+def statistics(detector, images):
+    return collect(detector, images)
+
+
+@pytest.fixture(scope="module")
+def own(graph, statistics):
+    return ranges.estimate("activation", graph, statistics)
+
+
+def concatenated(graph):
+    """Each concatenation with the tensors that it has its values from, through what only moves or picks them."""
+    for op in graph.operations:
+        if op.kind == "CONCATENATION":
+            found = []
+            for tensor in op.inputs:
+                while graph.producer[tensor].kind in MOVES:
+                    tensor = graph.producer[tensor].inputs[0]
+                found.append(tensor)
+            yield op, found
+
+
+def readers(graph, tensor):
+    """Kinds of the operations that read a tensor, or a slice of it."""
+    found = graph.consumers[tensor]
+    found = found + [op for slice in found if slice.kind == "SLICE" for op in graph.consumers[slice.outputs[0]]]
+    return {op.kind for op in found}
+
+
+def test_what_only_a_concatenation_reads_has_its_range(graph, own):
+    """The pooled values at the end of the backbone, and the first half of each block."""
+    made = join(graph, own)
+    pooling = [op for op in graph.operations if op.kind == "MAX_POOL_2D"]
+    (end,) = {r.outputs[0] for op in pooling for r in graph.consumers[op.outputs[0]] if r.kind == "CONCATENATION"}
+    assert {made[op.outputs[0]] for op in pooling} == {made[end]}
+    assert own[end] not in {own[op.outputs[0]] for op in pooling}
+    alone = [(op, t) for op, found in concatenated(graph) for t in found if readers(graph, t) == {"CONCATENATION"}]
+    assert len(alone) > 5
+    assert all(made[t] == made[op.outputs[0]] for op, t in alone)
+
+
+def test_what_others_read_too_keeps_its_own(graph, own):
+    made = join(graph, own)
+    shared = [t for _, found in concatenated(graph) for t in found if {"CONV_2D", "ADD"} & readers(graph, t)]
+    assert len(shared) > 5
+    assert all(made[t] == own[t] for t in shared)
+
+
+def test_nothing_is_clipped_by_it(graph, own):
+    made = join(graph, own)
+    for op, found in concatenated(graph):
+        low, high = made[op.outputs[0]]
+        assert all(low <= own[t][0] and own[t][1] <= high for t in found)
+
+
+def test_ranges_before_silu_stay(graph, own):
+    made = join(graph, own)
+    before_silu = [t for t in own if graph.silu(t) is not None]
+    assert before_silu
+    assert all(made[t] == own[t] for t in before_silu)
+
+
+def test_integer_files_then_round_less_anew(detector, graph, statistics, monkeypatch):
+    def requantisations():
+        calibrated = pipeline.Calibrated(detector, graph, statistics, frozenset())
+        made = Graph(calibrated.quantise("float", "channel", "int8"))
+        return sum(op.kind == "QUANTIZE" for op in made.operations)
+
+    joined = requantisations()
+    monkeypatch.setattr(pipeline, "join", lambda graph, ranges: ranges)
+    assert joined <= requantisations() - 8
