@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,9 +40,15 @@ class Calibrated:
     statistics: dict[int, Statistics]
     logits: frozenset[int]
 
-    def ranges(self, estimator: str) -> ranges.Ranges:
-        """The range of every activation, by a key of :data:`.quantization.ranges.ESTIMATORS`, joined where it pays."""
-        chosen = join(self.graph, ranges.estimate(estimator, self.graph, self.statistics, self.logits))
+    def ranges(self, estimator: str, in_float: Container[int] = ()) -> ranges.Ranges:
+        """The range of every activation.
+
+        Args:
+            estimator: a key of :data:`.quantization.ranges.ESTIMATORS`.
+            in_float: positions of operations that will not be quantised.
+        """
+        chosen = ranges.estimate(estimator, self.graph, self.statistics, self.logits)
+        chosen = join(self.graph, chosen, in_float)
         for tensor in self.graph.inputs:
             chosen[tensor] = (0.0, 1.0)  # images: a scale of exactly 1/255, whatever the calibration images hold
         return chosen
@@ -79,10 +85,10 @@ class Calibrated:
             LOGGER.info("%s: %d operations in %s", rule.scope, count, rule.precision)
         plan = recipe.to_ai_edge(rules, self.graph, granularity, io == "float", io == "float" or head == "float")
         content = self.content
+        kept = {op.index for rule in rules if rule.precision == "float" for op in rule.operations or ()}
         if correct_bias:
-            kept = {op.index for op in in_float.operations or ()} if in_float else set()
             content = bias.correct(content, self.graph, self.statistics, granularity, kept)
-        made = tflite.quantize(content, self.graph, self.ranges(estimator), plan)
+        made = tflite.quantize(content, self.graph, self.ranges(estimator, kept), plan)
         return tflite.unsigned_io(made) if io == "uint8" else made
 
 

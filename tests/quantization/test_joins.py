@@ -6,7 +6,7 @@ from yolo_edgequant.quantization.calibration import collect
 from yolo_edgequant.quantization.graph import Graph
 from yolo_edgequant.quantization.joins import join
 
-MOVES = {"SLICE", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "PAD"}
+MOVES = {"SLICE", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "TRANSPOSE", "PAD"}
 
 
 @pytest.fixture(scope="module")
@@ -78,5 +78,16 @@ def test_integer_files_then_round_less_anew(detector, graph, statistics, monkeyp
         return sum(op.kind == "QUANTIZE" for op in made.operations)
 
     joined = requantisations()
-    monkeypatch.setattr(pipeline, "join", lambda graph, ranges: ranges)
+    monkeypatch.setattr(pipeline, "join", lambda graph, ranges, in_float: ranges)
     assert joined <= requantisations() - 8
+
+
+def test_inputs_of_concatenations_in_float_keep_their_ranges(graph, own):
+    inside = {op.index for op in graph.head()}
+    made = join(graph, own, inside)
+    ends = [
+        t for op, found in concatenated(graph) if op.index in inside for t in found if graph.is_layer(graph.producer[t])
+    ]
+    assert len(ends) == 6
+    assert all(made[t] == own[t] for t in ends)
+    assert join(graph, own)[ends[0]] != own[ends[0]]

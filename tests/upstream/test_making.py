@@ -27,8 +27,8 @@ def broken(monkeypatch):
     ranges = pipeline.Calibrated.ranges
     named = []
 
-    def wrong(self, estimator):
-        graph, chosen = self.graph, ranges(self, estimator)
+    def wrong(self, estimator, in_float=()):
+        graph, chosen = self.graph, ranges(self, estimator, in_float)
         ends = [op.outputs[0] for op in graph.operations if graph.is_layer(op) and graph.silu(op.outputs[0]) is None]
         victims = [t for t in ends if graph.shape(t)[-1] == 4]
         named.extend(graph.name(t) for t in victims)

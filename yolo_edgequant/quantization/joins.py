@@ -7,6 +7,8 @@ rounded once instead of twice, and the operation is spared. What others read, to
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from .graph import Graph
 from .ranges import Ranges
 
@@ -14,12 +16,13 @@ from .ranges import Ranges
 _PASS = {"SLICE", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "TRANSPOSE", "PAD"}
 
 
-def join(graph: Graph, ranges: Ranges) -> Ranges:
+def join(graph: Graph, ranges: Ranges, in_float: Container[int] = ()) -> Ranges:
     """Give tensors that are only concatenated the range of the whole.
 
     Args:
         graph: the float graph.
         ranges: per tensor index, (low, high) in the tensor's units.
+        in_float: positions of operations that are not quantised, whose inputs may have any scale.
 
     Returns:
         The ranges, with those of concatenations, of what only they read and of what passes these on replaced.
@@ -29,13 +32,13 @@ def join(graph: Graph, ranges: Ranges) -> Ranges:
     def widen(tensor: int, low: float, high: float) -> None:
         made[tensor] = (low, high)
         op = graph.producer.get(tensor)
-        if op is not None and op.kind == "CONCATENATION":
+        if op is not None and op.kind == "CONCATENATION" and op.index not in in_float:
             for source in {_source(graph, t) for t in op.inputs}:
                 if _readers(graph, source) == {op.index}:
                     widen(source, low, high)
 
     for op in graph.operations:
-        if op.kind != "CONCATENATION":
+        if op.kind != "CONCATENATION" or op.index in in_float:
             continue
         sources = {_source(graph, tensor) for tensor in op.inputs}
         if all(source in made for source in sources):  # else one is a constant
