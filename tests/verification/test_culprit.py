@@ -14,7 +14,7 @@ def test_a_tensor_with_a_wrong_range_is_named(calibrated, graph, images, monkeyp
     chosen = calibrated.ranges("activation")
     victim = next(op.outputs[0] for op in graph.operations[60:] if graph.is_layer(op) and graph.silu(op.outputs[0]))
     chosen[victim] = (-5000.0, 5000.0)
-    monkeypatch.setattr(pipeline.Calibrated, "ranges", lambda self, estimator: chosen)
+    monkeypatch.setattr(pipeline.Calibrated, "ranges", lambda self, estimator, in_float: chosen)
     name, left = culprit.of_tflite(calibrated.content, calibrated.quantise("int8", "channel", "int8"), images[0])
     assert name == graph.name(victim)
     assert left < 0.2
