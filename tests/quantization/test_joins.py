@@ -57,11 +57,15 @@ def test_what_others_read_too_keeps_its_own(graph, own):
     assert all(made[t] == own[t] for t in shared)
 
 
-def test_nothing_is_clipped_by_it(graph, own):
-    made = join(graph, own)
-    for op, found in concatenated(graph):
-        low, high = made[op.outputs[0]]
-        assert all(low <= own[t][0] and own[t][1] <= high for t in found)
+def test_a_concatenation_holds_no_more_than_it_was_to_nor_than_its_inputs(graph, own):
+    """Ranges of boxes and keypoints leave out what no detection holds: the inputs' ranges must not bring it back."""
+    (op, found), *_ = concatenated(graph)
+    end = op.outputs[0]
+    low, high = own[end]
+    assert join(graph, {**own, end: (low / 2, high / 2)})[end] == (low / 2, high / 2)
+    narrow = {t: (own[t][0] / 2, own[t][1] / 2) for t in found}
+    union = (min(low for low, _ in narrow.values()), max(high for _, high in narrow.values()))
+    assert join(graph, {**own, **narrow})[end] == union
 
 
 def test_ranges_before_silu_stay(graph, own):

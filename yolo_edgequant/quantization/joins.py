@@ -29,21 +29,22 @@ def join(graph: Graph, ranges: Ranges, in_float: Container[int] = ()) -> Ranges:
     """
     made = dict(ranges)
 
-    def widen(tensor: int, low: float, high: float) -> None:
+    def spread(tensor: int, low: float, high: float) -> None:
         made[tensor] = (low, high)
         op = graph.producer.get(tensor)
         if op is not None and op.kind == "CONCATENATION" and op.index not in in_float:
             for source in {_source(graph, t) for t in op.inputs}:
                 if _readers(graph, source) == {op.index}:
-                    widen(source, low, high)
+                    spread(source, low, high)
 
     for op in graph.operations:
         if op.kind != "CONCATENATION" or op.index in in_float:
             continue
         sources = {_source(graph, tensor) for tensor in op.inputs}
         if all(source in made for source in sources):  # else one is a constant
-            lows, highs = zip(*(made[source] for source in sources), strict=True)
-            widen(op.outputs[0], min(lows), max(highs))
+            lows, highs = zip(made[op.outputs[0]], *(made[source] for source in sources), strict=True)
+            # no wider than what the output is to hold, nor than what its inputs do
+            spread(op.outputs[0], max(lows[0], min(lows[1:])), min(highs[0], max(highs[1:])))
     for op in graph.operations:
         if op.kind in _PASS and op.inputs[0] in made and op.outputs[0] in made:
             made[op.outputs[0]] = made[op.inputs[0]]
