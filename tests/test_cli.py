@@ -232,7 +232,7 @@ def test_finetune_passes_its_arguments_on_and_shows_the_table(command, files, mo
 
     def run(model, console, **values):
         seen.update(model=model, **values)
-        return training.FineTuned(tmp, "relu6", 0.8, 0.2, 0.76, 10, 61.2, 0)
+        return training.FineTuned(tmp, "relu6", None, None, 0.8, 0.2, 0.6, 0.76, 10, 61.2, 0)
 
     model, tmp = files[0], files[0].parent / "best.pt"
     monkeypatch.setattr(training, "finetune", run)

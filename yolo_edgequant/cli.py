@@ -76,14 +76,17 @@ def finetune(
         list[str],
         typer.Argument(
             metavar="KEY=VALUE...",
-            help="model= and data=; activation=relu6|relu|leaky_relu|hardswish|silu, teacher=, out=, resume=True; and "
+            help="model= and data=; activation=relu6|relu|leaky_relu|hardswish|silu; target=tflite|litert|openvino and "
+            "granularity=channel|tensor for quantisation-aware training; teacher=, out=, resume=True; and "
             "Ultralytics' training arguments (epochs=, batch=, lr0=, imgsz=, device=, ...).",
         ),
     ],
 ) -> None:
-    """Swap a checkpoint's activations, and train it with the original as teacher until the accuracy is back.
+    """Swap a checkpoint's activations, train it quantisation-aware, or both, with the original as teacher.
 
-    Example: yolo-edgequant finetune model=yolov8n.pt data=my.yaml activation=relu6 epochs=20 out=relu6
+    Examples: yolo-edgequant finetune model=yolov8n.pt data=my.yaml activation=relu6 epochs=20 out=relu6
+
+    yolo-edgequant finetune model=yolov8n.pt data=my.yaml target=tflite granularity=tensor out=aware
     """
     values = _parse(arguments)
     model = _model_of(values)

@@ -33,12 +33,14 @@ class Calibrated:
         graph: the same, as a graph.
         statistics: per tensor index.
         logits: outputs of which the host will take the sigmoid.
+        trained: ranges from quantisation-aware training; with them there are no statistics.
     """
 
     content: bytes
     graph: Graph
     statistics: dict[int, Statistics]
     logits: frozenset[int]
+    trained: ranges.Ranges | None = None
 
     def ranges(self, estimator: str, in_float: Container[int] = ()) -> ranges.Ranges:
         """The range of every activation.
@@ -47,6 +49,8 @@ class Calibrated:
             estimator: a key of :data:`.quantization.ranges.ESTIMATORS`.
             in_float: positions of operations that will not be quantised.
         """
+        if self.trained is not None:
+            return ranges.completed(self.graph, self.trained, in_float)
         chosen = ranges.estimate(estimator, self.graph, self.statistics, self.logits)
         chosen = join(self.graph, chosen, in_float)
         for tensor in self.graph.inputs:
@@ -86,7 +90,7 @@ class Calibrated:
         plan = recipe.to_ai_edge(rules, self.graph, granularity, io == "float", io == "float" or head == "float")
         content = self.content
         kept = {op.index for rule in rules if rule.precision == "float" for op in rule.operations or ()}
-        if correct_bias:
+        if correct_bias and self.trained is None:
             content = bias.correct(content, self.graph, self.statistics, granularity, kept)
         made = tflite.quantize(content, self.graph, self.ranges(estimator, kept), plan)
         return tflite.unsigned_io(made) if io == "uint8" else made
@@ -128,6 +132,18 @@ def run(content: bytes, images: Sequence[np.ndarray]) -> Run:
         interpreter.invoke()
         made.append([interpreter.get_tensor(target["index"]) for target in targets])
     return Run([Tensor.of(target) for target in targets], made)
+
+
+def activations(content: bytes, graph: Graph, image: np.ndarray) -> dict[int, np.ndarray]:
+    """Every activation of a float ``.tflite`` file for an image of the input's shape, float32, by tensor index."""
+    with calibration.all_tensors_kept():
+        interpreter = Interpreter(
+            model_content=content, num_threads=os.cpu_count() or 1, experimental_preserve_all_tensors=True
+        )
+        interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image)
+    interpreter.invoke()
+    return {tensor: interpreter.get_tensor(tensor) for tensor in graph.activations()}
 
 
 def latency(content: bytes, image: np.ndarray) -> float:

@@ -36,6 +36,10 @@ def test_the_package_offers_it():
     ("change", "error", "match"),
     [
         ({"activation": "relu7"}, OptionError, "activation='relu7' is not one of"),
+        ({"activation": None}, OptionError, "nothing to change"),
+        ({"target": "onnx"}, OptionError, "target='onnx' is not one of 'tflite', 'litert', 'openvino'"),
+        ({"granularity": "tensor"}, OptionError, "granularity='tensor' needs target="),
+        ({"target": "openvino", "granularity": "tensor"}, OptionError, "granularity='tensor' is not one of 'channel'"),
         ({"model": "nowhere.pt"}, OptionError, "'nowhere.pt' not found"),
         ({"teacher": "nowhere.pt"}, OptionError, "'nowhere.pt' not found"),
         ({"model": "yolov8n.yaml"}, UnsupportedModelError, "has no trained weights"),
@@ -43,7 +47,7 @@ def test_the_package_offers_it():
         ({"model": "fused"}, UnsupportedModelError, "fused into its convolutions"),
         ({"resume": True}, OptionError, "nothing to resume: there is no '.*last.pt'"),
         ({"epochz": 3}, OptionError, "epochz= is neither an argument of finetune nor"),
-        ({"quantize": 8}, OptionError, "quantize= is not for finetune: export"),
+        ({"quantize": 8}, OptionError, "quantize= is not for finetune: use target="),
         ({"distill_model": "big.pt"}, OptionError, "use teacher="),
         ({"data": "nowhere.yaml"}, OptionError, "data='nowhere.yaml': .*nowhere.yaml"),
         ({"data": "five.yaml"}, OptionError, "has 5 classes and the model 4"),
@@ -63,7 +67,7 @@ def test_what_cannot_work_is_refused_before_any_work(
         if model.task == "classify":
             model.ckpt = {"model": model.model}
     with pytest.raises(error, match=match) as raised:
-        finetune(**{"data": shapes_data, "out": tmp_path / "run", **change, "model": model})
+        finetune(**{"data": shapes_data, "activation": "relu6", "out": tmp_path / "run", **change, "model": model})
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.glob("run/*"))
 
@@ -103,14 +107,15 @@ def test_a_loss_that_explodes_ends_training():
 
 
 def test_the_table_has_the_three_accuracies():
-    done = FineTuned(Path("best.pt"), "relu6", 0.8, 0.2, 0.76, 10, 61.2, 0)
+    done = FineTuned(Path("best.pt"), "relu6", "tflite", "tensor", 0.8, 0.2, 0.6, 0.76, 10, 61.2, 0)
     console = quiet()
     console.print(done.table())
     text = console.file.getvalue()
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
     assert ["recovered", "0.7600", "95.0%"] in lines
-    assert ["swapped", "0.2000", "25.0%"] in lines
-    assert "relu6 after 10 epochs, 61 s" in text
+    assert ["changed", "0.2000", "25.0%"] in lines
+    assert ["prepared", "0.6000", "75.0%"] in lines
+    assert "relu6, tflite, tensor after 10 epochs, 61 s" in " ".join(text.split())
 
 
 def test_the_curve_shows_losses_and_accuracy(tmp_path):
@@ -157,11 +162,11 @@ def runs(model, data, tmp_path_factory):
     """Two runs of the same seed, the second interrupted in its second epoch and resumed."""
     folder = tmp_path_factory.mktemp("runs")
     console = quiet()
-    whole = finetune(model, data, out=folder / "whole", console=console, **SHORT)
+    whole = finetune(model, data, "relu6", out=folder / "whole", console=console, **SHORT)
     student = YOLO(model)
     student.add_callback("on_train_epoch_end", interrupt)
     with pytest.raises(Interrupted):
-        finetune(student, data, teacher=model, out=folder / "parts", console=quiet(), **SHORT)
+        finetune(student, data, "relu6", teacher=model, out=folder / "parts", console=quiet(), **SHORT)
     state = torch.load(folder / "parts/weights/last.pt", weights_only=False)
     return folder, whole, console.file.getvalue(), state
 
@@ -174,7 +179,7 @@ def test_a_run_leaves_what_it_promises(runs):
     written = json.loads((out / "finetune.json").read_text())
     assert written == json.loads(json.dumps(vars(done), default=str))
     assert written["epochs"] == 3
-    assert 0 < done.swapped < done.teacher
+    assert 0 < done.changed < done.teacher
     assert cv2.imread(str(out / "curve.png")) is not None
     assert "epoch 3: mAP50-95" in shown
     assert "12/12" in shown
@@ -197,7 +202,7 @@ def test_a_run_is_repeated_by_its_seed(runs):
 @pytest.mark.slow
 def test_an_interrupted_run_is_resumed_with_its_activations_and_teacher(runs, model, data):
     folder, whole, _, _ = runs
-    with pytest.raises(OptionError, match="activation='relu' but the run to resume was started with relu6"):
+    with pytest.raises(OptionError, match="activation='relu' but the run to resume was started with 'relu6'"):
         finetune(model, data, activation="relu", out=folder / "parts", resume=True, console=quiet())
     done = finetune(model, data, out=folder / "parts", resume=True, console=quiet())
     rows = list(csv.DictReader((folder / "parts/results.csv").open()))
@@ -220,7 +225,7 @@ def test_divergence_keeps_the_last_good_checkpoint(model, data, tmp_path):
 
     student.add_callback("on_train_batch_start", poison)
     with pytest.raises(TrainingError, match=r"diverged in epoch 2 \(loss nan\); the last good checkpoint is"):
-        finetune(student, data, teacher=model, out=tmp_path, console=quiet(), **SHORT)
+        finetune(student, data, "relu6", teacher=model, out=tmp_path, console=quiet(), **SHORT)
     kept = torch.load(tmp_path / "weights/last.pt", weights_only=False)
     assert kept["epoch"] == 0
     assert all(v.isfinite().all() for v in kept["ema"].state_dict().values() if v.is_floating_point())
@@ -252,8 +257,8 @@ def test_train_takes_an_activation(shapes_model, data, tmp_path, start):
 def test_every_task_and_nms_free_models_are_taught(tmp_path, weights, task):
     data = data_set(tmp_path / "data", 16, 12, 160, seed=5, task=task)
     model = Path(__file__).parents[1] / f"weights/{weights}.pt"
-    done = finetune(model, data, out=tmp_path / "run", console=quiet(), epochs=1, batch=8, amp=False)
-    assert 0 < done.swapped < done.teacher
+    done = finetune(model, data, "relu6", out=tmp_path / "run", console=quiet(), epochs=1, batch=8, amp=False)
+    assert 0 < done.changed < done.teacher
     row = next(csv.DictReader((tmp_path / "run/results.csv").open()))
     assert 0 < float(row["train/dis_loss"]) < math.inf
     assert nn.SiLU not in {type(m) for m in YOLO(done.checkpoint).model.modules()}

@@ -22,6 +22,9 @@ _WEIGHTS_INPUT = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "T
 #: Operators that move values without changing them.
 _MOVES = {"TRANSPOSE", "RESHAPE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT"}
 
+#: Operators whose outputs have their inputs' values and no others.
+CARRIES = frozenset(_MOVES | {"MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "PAD"})
+
 
 @dataclass(frozen=True)
 class Operation:

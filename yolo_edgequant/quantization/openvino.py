@@ -16,6 +16,19 @@ from ..verification.agreement import Run
 LOGGER = logging.getLogger("yolo_edgequant")
 
 _LAYERS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 on CPUs that have it
+_MOVES = {
+    "FakeQuantize",
+    "Interpolate",
+    "MaxPool",
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Split",
+    "VariadicSplit",
+    "Slice",
+}
 _PASSIVE = {"Constant", "Parameter", "Result", "Convert", "ShapeOf"}
 
 
@@ -43,6 +56,7 @@ def quantize(
     count: int,
     accuracy: Callable[[ov.CompiledModel], float] | None = None,
     least: float = 0.0,
+    correct_bias: bool = True,
 ) -> ov.Model:
     """Quantise weights and activations to INT8.
 
@@ -54,6 +68,7 @@ def quantize(
         count: number of batches in `images`, all of which are used.
         accuracy: of a compiled model; with it, NNCF puts layers back to float until `least` is reached.
         least: share of the float model's accuracy, 0 to 1.
+        correct_bias: make up for the mean error of what is rounded.
 
     Raises:
         RecipeError: the scope matched nothing, or something in it was quantised all the same.
@@ -69,6 +84,7 @@ def quantize(
         "preset": nncf.QuantizationPreset.MIXED,
         "subset_size": count,
         "ignored_scope": nncf.IgnoredScope(names=scope) if scope else None,
+        "advanced_parameters": nncf.AdvancedQuantizationParameters(disable_bias_correction=not correct_bias),
     }
     if accuracy is None:
         quantised = nncf.quantize(model, images, **settings)
@@ -88,15 +104,74 @@ def quantize(
     return quantised
 
 
+def activation_ranges(model: ov.Model) -> dict[str, tuple[float, float]]:
+    """By name of the operation whose result is rounded to 8 bits, the range that these cover.
+
+    Of a result that is rounded with several ranges, where it is read and where it was moved to, the widest.
+    """
+    ranges: dict[str, tuple[float, float]] = {}
+    for node in model.get_ops():
+        if _rounds_activations(node):
+            name = _computed(node).get_friendly_name()
+            low, high = (float(_constant(node.input_value(position).get_node())) for position in (1, 2))
+            known = ranges.get(name, (low, high))
+            ranges[name] = (min(low, known[0]), max(high, known[1]))
+    return ranges
+
+
+def set_ranges(model: ov.Model, ranges: dict[str, tuple[float, float]]) -> None:
+    """Change the ranges of a quantised model, in place.
+
+    Args:
+        model: as from :func:`quantize`.
+        ranges: by name of the operation whose result is rounded, (low, high).
+    """
+    for node in model.get_ops():
+        if _rounds_activations(node):
+            found = ranges.get(_computed(node).get_friendly_name())
+            for position in range(1, 5) if found else ():
+                old = node.input_value(position).get_node()
+                value = np.full(old.get_data().shape, found[(position - 1) % 2], np.float32)
+                node.input(position).replace_source_output(ov.opset13.constant(value).output(0))
+    model.validate_nodes_and_infer_types()
+
+
+def values(model: ov.Model, names: Iterable[str], image: np.ndarray) -> dict[str, np.ndarray]:
+    """What a float model's operations of these names compute for an image."""
+    wanted = set(names)
+    nodes = [node for node in model.get_ops() if node.get_friendly_name() in wanted]
+    only = ov.Model([node.output(0) for node in nodes], model.get_parameters())
+    made = ov.compile_model(only, "CPU", _EXACT)([image])
+    return {node.get_friendly_name(): made[position] for position, node in enumerate(nodes)}
+
+
+def _rounds_activations(node: ov.Node) -> bool:
+    return node.get_type_name() == "FakeQuantize" and _constant(node.input_value(0).get_node()) is None
+
+
+def _computed(quantiser: ov.Node) -> ov.Node:
+    """The operation whose result a quantiser rounds, before it was moved."""
+    node = quantiser.input_value(0).get_node()
+    while node.get_type_name() in _MOVES:
+        node = node.input_value(0).get_node()
+    return node
+
+
 def layers_in_float(model: ov.Model) -> int:
     """How many layers with trained weights have no quantised input."""
     layers = [node for node in model.get_ops() if node.get_type_name() in _LAYERS and _ends_layer(node)]
     return sum(node.input_value(0).get_node().get_type_name() != "FakeQuantize" for node in layers)
 
 
-def run(model: ov.Model, images: Sequence[np.ndarray]) -> Run:
-    """The model's outputs for images (B, 3, H, W), float32."""
-    compiled = ov.compile_model(model, "CPU")
+def run(model: ov.Model, images: Sequence[np.ndarray], exact: bool = False) -> Run:
+    """The model's outputs for images (B, 3, H, W), float32.
+
+    Args:
+        model: float or quantised.
+        images: one a batch.
+        exact: compute in float32 where the device would take a shorter type.
+    """
+    compiled = ov.compile_model(model, "CPU", _EXACT if exact else {})
     made = [[np.array(value) for value in compiled([image]).values()] for image in images]
     return Run([Tensor(tuple(value.shape), np.dtype(np.float32)) for value in made[0]], made)
 

@@ -17,12 +17,13 @@ Every estimator reads the same :class:`~.calibration.Statistics`; none runs the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import numpy as np
 
+from ..errors import RecipeError
 from .calibration import Statistics
-from .graph import Graph
+from .graph import CARRIES, Graph
 
 #: Tensor index to (low, high), in the tensor's own units.
 Ranges = dict[int, tuple[float, float]]
@@ -51,6 +52,33 @@ def estimate(
     """
     ranges = ESTIMATORS[name](graph, statistics, logits)
     return {tensor: (min(low, 0.0), max(high, 0.0)) for tensor, (low, high) in ranges.items()}
+
+
+def completed(graph: Graph, trained: Ranges, in_float: Container[int] = ()) -> Ranges:
+    """Ranges from training, passed on to the tensors that only carry the same values on.
+
+    Args:
+        graph: the float graph.
+        trained: per tensor index, (low, high); those of what computes.
+        in_float: positions of operations that are not quantised.
+
+    Raises:
+        RecipeError: a tensor that is computed in 8 bits has no range.
+    """
+    made = dict(trained) | dict.fromkeys(graph.inputs, (0.0, 1.0))
+    for op in graph.operations:
+        for tensor in op.outputs:
+            if tensor in made or op.index in in_float:
+                continue
+            sources = [made[source] for source in op.inputs if source in made]
+            if op.kind not in CARRIES or not sources:
+                raise RecipeError(
+                    f"tensor '{graph.name(tensor)}' ({op.kind}) has no trained range: the model was trained for files "
+                    "that round at other points, or Head #3 is to be in integers, which head='float' and 'raw' avoid"
+                )
+            lows, highs = zip(*sources, strict=True)
+            made[tensor] = (min(lows), max(highs))
+    return made
 
 
 def histogram_tensors(name: str, graph: Graph, logits: frozenset[int] = frozenset()) -> set[int]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from ..files import whole
 
 
-def draw(results: Path, out: Path, teacher: float, swapped: float) -> None:
+def draw(results: Path, out: Path, teacher: float, before: float) -> None:
     """Draw losses and accuracy over the epochs.
 
     Args:
         results: ``results.csv`` of Ultralytics' trainer.
         out: the PNG to write.
-        teacher, swapped: mAP50-95 of the teacher, and of the model before training, 0 to 1.
+        teacher, before: mAP50-95 of the teacher, and of the model before training, 0 to 1.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyplot would choose a window system
     from matplotlib.figure import Figure
@@ -31,7 +31,7 @@ def draw(results: Path, out: Path, teacher: float, swapped: float) -> None:
     losses.legend()
     accuracies.plot(epochs, [row[accuracy] for row in rows], marker=".", label="fine-tuned")
     accuracies.axhline(teacher, linestyle="--", color="tab:green", label=f"teacher, {teacher:.3f}")
-    accuracies.axhline(swapped, linestyle=":", color="tab:red", label=f"swapped, before training, {swapped:.3f}")
+    accuracies.axhline(before, linestyle=":", color="tab:red", label=f"before training, {before:.3f}")
     accuracies.set(xlabel="epoch", ylabel="mAP50-95")
     accuracies.legend()
     for axes in (losses, accuracies):

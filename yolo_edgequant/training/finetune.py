@@ -1,4 +1,4 @@
-"""Recovery: a model with swapped activations is trained until it answers as the original did.
+"""Recovery: a model with other activations, or with the rounding of an INT8 file, learns to answer as the original did.
 
 The recipe stands on Ultralytics' trainer and its distillation. The original is the teacher; outputs are matched by the
 term in :mod:`..upstream.distillation`, neck features by upstream's own where ``dis`` is above 0.
@@ -23,10 +23,14 @@ from rich.table import Table
 
 from ..errors import OptionError, TrainingError, UnsupportedModelError
 from ..files import whole
-from . import curve
+from ..targets.profiles import PROFILES, require_packages
+from ..upstream import aware
+from ..upstream.images import training_images
+from . import curve, rescaling
 from .activations import check, swap_activation
 
 if TYPE_CHECKING:
+    import torch
     from ultralytics import YOLO
     from ultralytics.engine.trainer import BaseTrainer
 
@@ -51,13 +55,20 @@ RECIPE: dict[str, Any] = {
     "plots": False,
 }
 
+#: The same for quantisation-aware training, which starts close to its end.
+AWARE: dict[str, Any] = {**RECIPE, "epochs": 5, "lr0": 0.0001}
+
 #: Training arguments that finetune does not take, and what to do instead.
 _FIXED = {
     "distill_model": "use teacher=",
     "project": "use out=",
     "name": "use out=",
-    "quantize": "export(quantize=8) makes the INT8 file afterwards",
+    "quantize": "use target=, and export(quantize=8) to make the INT8 file afterwards",
 }
+
+LOGGER = logging.getLogger("yolo_edgequant")
+
+_PREPARED_ON = 64  # images, for the scales of features and the statistics of batch-norm
 
 _EXPLODED = 5.0  # an epoch's loss over the least so far; seen while training goes well: below 1.3
 
@@ -68,19 +79,25 @@ class FineTuned:
 
     Attributes:
         checkpoint: the best epoch's weights, to load with ``YOLO(...)``.
-        activation: the one that was swapped in.
+        activation: the one that was swapped in; None if the model kept its own.
+        target: the format whose rounding the model was trained with; None if with none.
+        granularity: of the weights' steps in that rounding; None without it.
         teacher: accuracy of the teacher.
-        swapped: accuracy of the model with the new activations, before training.
-        recovered: accuracy of `checkpoint`.
+        changed: accuracy of the model with the new activations and the rounding and nothing done about it.
+        prepared: the same with features below ReLU6's bound and batch-norm anew (:mod:`.rescaling`), before training.
+        recovered: accuracy of `checkpoint`, with its rounding.
         epochs: of training, those before a resumption included.
         seconds: of this call's training, with its validations.
         seed: of the training.
     """
 
     checkpoint: Path
-    activation: str
+    activation: str | None
+    target: str | None
+    granularity: str | None
     teacher: float
-    swapped: float
+    changed: float
+    prepared: float
     recovered: float
     epochs: int
     seconds: float
@@ -88,11 +105,12 @@ class FineTuned:
 
     def table(self) -> Table:
         """The three accuracies, to print with Rich."""
-        table = Table(title=f"{self.activation} after {self.epochs} epochs, {self.seconds:.0f} s")
+        what = ", ".join(part for part in (self.activation, self.target, self.granularity) if part)
+        table = Table(title=f"{what} after {self.epochs} epochs, {self.seconds:.0f} s")
         for title in ("model", "mAP50-95", "of the teacher"):
             table.add_column(title, justify="left" if title == "model" else "right")
-        rows = {"teacher": self.teacher, "swapped": self.swapped, "recovered": self.recovered}
-        for name, value in rows.items():
+        for name in ("teacher", "changed", "prepared", "recovered"):
+            value = getattr(self, name)
             table.add_row(name, f"{value:.4f}", f"{value / self.teacher:.1%}" if self.teacher else "-")
         return table
 
@@ -100,66 +118,96 @@ class FineTuned:
 def finetune(
     model: YOLO | str | Path,
     data: str | Path,
-    activation: str = "relu6",
+    activation: str | None = None,
+    target: str | None = None,
+    granularity: str | None = None,
     teacher: YOLO | str | Path | None = None,
     out: str | Path = "finetune",
     resume: bool = False,
     console: Console | None = None,
     **train: Any,
 ) -> FineTuned:
-    """Swap the activations of a copy of a model, and train it with the original as teacher.
+    """Change the activations of a copy of a model, its arithmetic, or both; train it with the original as teacher.
 
     Args:
         model: a ``YOLO`` or a checkpoint's path, of a task that detects (detect, segment, pose, obb); left as it is.
         data: data set YAML with a train and a validation split.
-        activation: a key of :data:`.activations.ACTIVATIONS`.
+        activation: a key of :data:`.activations.ACTIVATIONS` to swap in; None keeps the model's own.
+        target: train quantisation-aware for this export format: a key of :data:`..upstream.aware.TARGETS`. The
+            checkpoint then exports to it (those of tflite to litert, edgetpu and saved_model, too) without
+            calibration, with the ranges that were trained.
+        granularity: with `target`, of the weights' steps: ``channel`` or ``tensor``; None for the target's default.
         teacher: a ``YOLO`` or a checkpoint's path; the model itself if None. It may be larger, of the same classes.
         out: folder of the run, for ``weights/best.pt``, ``weights/last.pt``, ``curve.png`` and ``finetune.json``.
-        resume: continue the interrupted run in `out` with its own settings and teacher.
+        resume: continue the interrupted run in `out` with its own changes, settings and teacher.
         console: where to show the progress; standard output if None.
         train: Ultralytics' training arguments over those in :data:`RECIPE`, for example ``epochs=20, device=0``.
 
     Raises:
-        OptionError: an unknown activation or argument, data or a file that does not exist, or nothing to resume.
+        OptionError: an unknown activation, target or argument, nothing to change, nothing to resume, data or a
+            file that does not exist.
         UnsupportedModelError: no trained model in PyTorch, or one that does not detect.
         TrainingError: the loss is not a number or explodes; the last good checkpoint is kept.
     """
-    check(activation)
-    _check_arguments(train)
+    from ultralytics import YOLO
+
     out = Path(out).resolve()
-    weights, teacher_file = out / "weights", out / "teacher.pt"
-    interrupted = _interrupted(weights / "last.pt") if resume else None
+    weights, teacher_file, started_file = out / "weights", out / "teacher.pt", out / "started.json"
+    interrupted = None
+    if resume:
+        interrupted = _interrupted(weights / "last.pt")
+        activation, target, granularity = _started(started_file, activation, target, granularity)
+    granularity = _check_changes(activation, target, granularity)
+    _check_arguments(train)
     student = _loaded(model)
     _check_data(data, student)
     if not resume:
         out.mkdir(parents=True, exist_ok=True)
         _loaded(model if teacher is None else teacher).save(teacher_file)  # its own copy, for resuming
-    swap_activation(student, activation)
+        with whole(started_file) as temporary:
+            temporary.write_text(json.dumps([activation, target, granularity]) + "\n")
+    if activation is not None:
+        swap_activation(student, activation)
     settings = {"data": str(data), "distill_model": str(teacher_file), "save_dir": str(out)}
     with _quiet():
         teachers = _accuracy(_loaded(teacher_file), data, train)
-        swapped = _accuracy(student, data, train)
+        changed = _accuracy(student, data, train) if activation is not None else None
+        recipe = {"imgsz": student.overrides["imgsz"], **(RECIPE if target is None else AWARE), **train}
+        if activation is not None:
+            LOGGER.info("preparing the model for %s", activation)
+            _prepare(student, _loaded(model), activation, training_images(data, recipe["imgsz"], _PREPARED_ON))
+        quantization = None
+        if target is not None:
+            LOGGER.info("calibrating for %s, to start from its ranges", target)
+            quantization = aware.plan(student, str(data), target, granularity, recipe["imgsz"])
+        prepared = _accuracy(student if quantization is None else aware.rounded(student, quantization), data, train)
         if interrupted is None:
-            trained, settings = student, {"imgsz": student.overrides["imgsz"], **RECIPE, **train, **settings}
+            trained, settings = student, {**recipe, **settings}
         else:
             trained, settings = interrupted, {"resume": True, **settings}
         started = time.monotonic()
-        with _watched(trained, console or Console()):
+        with (
+            _watched(trained, console or Console()),
+            aware.training_with(quantization if interrupted is None else None),
+        ):
             trained.train(activation=activation, **settings)
         seconds = time.monotonic() - started
-        recovered = _accuracy(_loaded(weights / "best.pt"), data, train)
+        recovered = _accuracy(YOLO(weights / "best.pt"), data, train)
     trainer = trained.trainer
     done = FineTuned(
         checkpoint=weights / "best.pt",
         activation=activation,
+        target=target,
+        granularity=granularity,
         teacher=teachers,
-        swapped=swapped,
+        changed=prepared if changed is None else changed,
+        prepared=prepared,
         recovered=recovered,
         epochs=trainer.epoch + 1,
         seconds=seconds,
         seed=trainer.args.seed,
     )
-    curve.draw(out / "results.csv", out / "curve.png", teachers, swapped)
+    curve.draw(out / "results.csv", out / "curve.png", teachers, prepared)
     with whole(out / "finetune.json") as temporary:
         temporary.write_text(json.dumps(asdict(done), indent=1, default=str) + "\n")
     return done
@@ -192,9 +240,48 @@ def _loaded(model: YOLO | str | Path) -> YOLO:
             f"distillation needs a head that detects, but this is a {loaded.task} model; use "
             "model.train(activation=…) for it"
         )
+    if aware.quantization_of(loaded.model) is not None:
+        raise UnsupportedModelError(
+            "this model was trained quantisation-aware, which folds its batch-norm; start from the one before, or "
+            "continue an interrupted run with resume=True"
+        )
     if loaded.model.is_fused():
         raise UnsupportedModelError("this model's batch-norm is fused into its convolutions; pass it as loaded")
     return loaded
+
+
+def _prepare(student: YOLO, original: YOLO, activation: str, images: list[torch.Tensor]) -> None:
+    """Start a swapped model, on the CPU, where training has the least left to do; see :mod:`.rescaling`."""
+    if activation == "relu6":
+        groups = rescaling.below_bound(student.model.float().cpu(), original.model.float(), images)
+        LOGGER.info("%d groups of features scaled below 6", groups)
+    rescaling.renormalise(student.model.float().cpu(), images)
+
+
+def _check_changes(activation: str | None, target: str | None, granularity: str | None) -> str | None:
+    """Refuse what cannot be changed; return the granularity with the target's default filled in.
+
+    Raises:
+        OptionError: an unknown name, or nothing to change.
+    """
+    if activation is not None:
+        check(activation)
+    elif target is None:
+        raise OptionError("nothing to change: pass activation='relu6', for example, or target='tflite', or both")
+    if target is None:
+        if granularity is not None:
+            raise OptionError(f"granularity={granularity!r} needs target=, the format to train for")
+        return None
+    if target not in aware.TARGETS:
+        raise OptionError(
+            f"target={target!r} is not one of {', '.join(map(repr, aware.TARGETS))}; a checkpoint for 'tflite' exports "
+            "to 'edgetpu' and 'saved_model', too"
+        )
+    profile = PROFILES[target]
+    require_packages(profile)
+    if granularity is not None and granularity not in profile.granularity:
+        raise OptionError(f"granularity={granularity!r} is not one of {', '.join(map(repr, profile.granularity))}")
+    return granularity or profile.granularity[0]
 
 
 def _check_arguments(train: dict[str, Any]) -> None:
@@ -229,6 +316,21 @@ def _check_data(data: str | Path, model: YOLO) -> None:
             f"data={str(data)!r} has {found[0]['nc']} classes and the model {len(model.names)}: a model learns new "
             "classes first, then new activations"
         )
+
+
+def _started(file: Path, *given: str | None) -> list[str | None]:
+    """The activation, target and granularity that a run was started with.
+
+    Raises:
+        OptionError: others are given now.
+    """
+    started = json.loads(file.read_text())
+    for name, now, before in zip(("activation", "target", "granularity"), given, started, strict=True):
+        if now not in {None, before}:
+            raise OptionError(
+                f"{name}={now!r} but the run to resume was started with {before!r}; leave {name} out, or start anew"
+            )
+    return started
 
 
 def _interrupted(last: Path) -> YOLO:

@@ -4,7 +4,7 @@ Importing this imports neither Ultralytics nor torch.
 """
 
 from ..patching import Patch, Registry
-from . import activation, backends, convert, distillation, export
+from . import activation, aware, backends, convert, distillation, export
 
 _TESTED = "==8.4.190"
 
@@ -93,7 +93,14 @@ REGISTRY = Registry(
             "BaseTrainer.setup_model",
             activation.setup_model,
             _TESTED,
-            "swap the activations of the model that is about to be trained",
+            "swap the activations of the model that is about to be trained, and give it its fake quantisation",
+        ),
+        Patch(
+            "ultralytics.nn.tasks",
+            "BaseModel._predict_once",
+            aware.predict_once,
+            _TESTED,
+            "round where a model that is trained quantisation-aware has a point",
         ),
         Patch(
             "ultralytics.nn.tasks",

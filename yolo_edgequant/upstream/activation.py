@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError
+from . import aware
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,15 +112,21 @@ def _training_with(activation: str) -> Iterator[None]:
 
 
 def setup_model(original: Callable[..., Any], self: BaseTrainer) -> Any:
-    """``BaseTrainer.setup_model``, which swaps the activations of the model that is about to be trained.
+    """``BaseTrainer.setup_model``, which swaps the activations of the model that is about to be trained, and rounds it.
 
     Raises:
         OptionError: a run is resumed with another activation than it was started with.
     """
     checkpoint = original(self)
+    _swap(self)
+    aware.setup(self, checkpoint)
+    return checkpoint
+
+
+def _swap(self: BaseTrainer) -> None:
     activation = _for_training.get()
     if activation is None:
-        return checkpoint
+        return
     student = getattr(self.model, "student_model", self.model)
     if self.resume and swapped(student) != activation:
         raise OptionError(
@@ -130,4 +137,3 @@ def setup_model(original: Callable[..., Any], self: BaseTrainer) -> Any:
         from ..training.activations import swap_activation
 
         swap_activation(student, activation)
-    return checkpoint

@@ -17,7 +17,7 @@ import numpy as np
 from .. import __version__
 from ..errors import CompilerError, MissingToolError
 from ..files import whole
-from . import precision
+from . import aware, precision
 from .activation import swapped
 from .export import Job, active
 from .making import Making, append_metadata, estimators, judge, write
@@ -35,14 +35,17 @@ if TYPE_CHECKING:
 _FEW_IMAGES = 100
 
 
-def calibration_loader(original: Callable[..., DataLoader], self: Exporter, prefix: str = "") -> DataLoader:
+def calibration_loader(original: Callable[..., DataLoader], self: Exporter, prefix: str = "") -> DataLoader | None:
     """``Exporter.get_int8_calibration_dataloader``, which inside an INT8 export of ours keeps the images in order.
 
     Upstream's shuffles them. No estimator needs that, and sums in another order end in another file: the retention of
     NNCF's files was seen to vary by 0.7 points between two exports of the same model on the same images.
     """
+    job = active()
+    if job is not None and aware.quantization_of(job.source) is not None:
+        return None  # ranges are trained, not calibrated
     loader = original(self, prefix)
-    if active() is None:
+    if job is None:
         return loader
     from torch.utils.data import DataLoader
     from ultralytics.utils import LOGGER
@@ -70,6 +73,7 @@ def torch2litert(
     request = job.request
     file = Path(file)
     calibrated, held = _calibrated(job, model, im, calibration_dataset, prefix)
+    job.note(calibrated=calibrated)
     metadata = job.exporter.metadata
     making = Making(job, calibrated, held, request.head, request.io, metadata)
     in_float = None
@@ -191,15 +195,18 @@ def torch2openvino(
     if request.head == "int8" and head is not None:
         model = InPixels(model, (int(im.shape[2]), int(im.shape[3])), head.nc, getattr(head, "kpt_shape", None))
     float_model = original(model, im, None, dynamic, None, None, int8_detect, prefix)
+    if aware.quantization_of(job.source) is not None:
+        return aware.quantised(job, float_model, tuple(im.shape))
     # NNCF's files change with every image that is left out, by more than a check on unseen images is worth
     images = HeldBack(calibration_dataset.get_inference_data(), calibration_dataset.get_length(), given=True)
     if request.precision == "auto":
         quantised = _within(job, float_model, images, prefix)
     else:
         quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
+    job.note(float_model=float_model, quantised=quantised)
     if request.verify and images.images and not dynamic:
         metadata, size = job.exporter.metadata, (int(im.shape[2]), int(im.shape[3]))
-        reference, made = (openvino.run(m, images.images) for m in (float_model, quantised))
+        reference, made = openvino.run(float_model, images.images, exact=True), openvino.run(quantised, images.images)
         found = compare(metadata, size, reference, made)
         judge(found, metadata, lambda: culprit.of_openvino(float_model, quantised, images.images[0]))
     return quantised
@@ -235,6 +242,7 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
         keep_all_cells,
         normalise_head,
         separate_outputs,
+        sum_expectation,
     )
 
     request, exporter = job.request, job.exporter
@@ -248,6 +256,13 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
         "io": request.io,
         "layout": "NHWC" if request.profile.channels_last else "NCHW",
     }
+    quantization = aware.quantization_of(job.source)
+    if quantization is not None:
+        contract.update(
+            ranges="trained",
+            corrections="none",
+            trained={"target": quantization.target, "granularity": quantization.granularity},
+        )
     activation = swapped(exporter.model)
     if activation is not None:
         contract["activation"] = activation
@@ -265,6 +280,8 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
     if request.head == "raw":
         contract["raw"] = detach_head(head, cells_first=not openvino)
         return
+    if openvino:
+        sum_expectation(head)
     contract["boxes"] = "pixels" if in_pixels else "normalised"
     names = ["detections", "prototypes"] if has_masks(head) else ["detections"]
     if request.head == "int8":
@@ -277,7 +294,7 @@ def _prepare_head(job: Job, image: torch.Tensor) -> None:
 
 
 def _calibrated(
-    job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoader, prefix: str
+    job: Job, model: nn.Module, image: torch.Tensor, loader: DataLoader | None, prefix: str
 ) -> tuple[Calibrated, list[np.ndarray]]:
     """Convert the exporter's model and calibrate it; also the images held back from this."""
     from rich.progress import track
@@ -294,10 +311,9 @@ def _calibrated(
     _prepare_head(job, image)
     LOGGER.info(f"\n{prefix} converting with litert-torch...")
     content = to_tflite(model, image, request.profile.channels_last)
-    if request.granularity == "tensor" and request.corrections in {"all", "equalization"}:
+    trained = aware.quantization_of(job.source) is not None
+    if not trained and request.granularity == "tensor" and request.corrections in {"all", "equalization"}:
         content = equalization.equalize(content)
-    images = HeldBack(_images(loader, image.shape[0], request.profile.channels_last), len(loader))
-    progress = track(images, f"calibrating ({request.ranges})", transient=True)
     contract = job.exporter.metadata["edgequant"]
     described = contract.get("raw", contract)
     graph = Graph(content)
@@ -315,8 +331,12 @@ def _calibrated(
         found = cells.of_decoded(graph, levels, head.nc)
         if found is None:
             LOGGER.warning(f"{prefix} the cells of this head were not found; ranges cover cells without objects, too.")
+    if trained:
+        return aware.calibrated(job, content, tuple(image.shape), logits), []
     if request.corrections not in {"all", "cells"}:
         found = None
+    images = HeldBack(_images(loader, image.shape[0], request.profile.channels_last), len(loader))
+    progress = track(images, f"calibrating ({request.ranges})", transient=True)
     return pipeline.calibrate(content, progress, logits, found, estimators(request)), images.images
 
 

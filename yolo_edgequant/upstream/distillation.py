@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OptionError
+from . import aware
 from .activation import swapped
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _SCORES, _BOXES = 4.0, 12.0
 def loss(
     original: Callable[..., Any], self: DistillationModel, batch: dict[str, Any], preds: Any = None
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """``DistillationModel.loss``, which adds the distance from the teacher's outputs if the student is swapped.
+    """``DistillationModel.loss``, which adds the distance from the teacher's outputs for students of ours.
 
     Raises:
         OptionError: student and teacher have other outputs.
@@ -28,7 +29,8 @@ def loss(
     import torch
 
     total, items = original(self, batch, preds)
-    if not self.training or swapped(self.student_model) is None:
+    ours = swapped(self.student_model) is not None or aware.quantization_of(self.student_model) is not None
+    if not self.training or not ours:
         return total, items
     head = len(self.feats_idx) - 1  # upstream's hooks keep the head's output behind those of the neck
     student, teacher = self._student_feats[head], self._teacher_feats[head]

@@ -26,18 +26,43 @@ _one_at_a_time = threading.RLock()
 
 @dataclass(frozen=True)
 class Job:
-    """An INT8 export of ours under way."""
+    """An INT8 export of ours under way.
+
+    Attributes:
+        exporter: Ultralytics', which works on a copy of the model that it prepares.
+        request: what is to be made.
+        source: the model before any preparation.
+    """
 
     exporter: Exporter
     request: Request
+    source: nn.Module
+
+    def note(self, **parts: Any) -> None:
+        """Hand parts of the way to whoever asked for them with :func:`observed`."""
+        seen = _seen.get()
+        if seen is not None:
+            seen.update(parts, request=self.request)
 
 
 _active: ContextVar[Job | None] = ContextVar("yolo_edgequant_job", default=None)
+_seen: ContextVar[dict[str, Any] | None] = ContextVar("yolo_edgequant_seen", default=None)
 
 
 def active() -> Job | None:
     """The INT8 export that this thread is in, or None outside of one."""
     return _active.get()
+
+
+@contextmanager
+def observed() -> Iterator[dict[str, Any]]:
+    """Gather what exports inside the context note: models and statistics that are gone when an export returns."""
+    parts: dict[str, Any] = {}
+    token = _seen.set(parts)
+    try:
+        yield parts
+    finally:
+        _seen.reset(token)
 
 
 @contextmanager
@@ -58,22 +83,26 @@ def model_export(original: Callable[..., str], self: Model, **kwargs: Any) -> st
 
 def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module) -> str:
     """``Exporter.__call__``, which hands INT8 exports of our formats to our converters."""
+    from . import aware
     from .heads import one_to_one
 
     request = _request(self)
     if request is None:
-        with _one_at_a_time:
+        with _one_at_a_time, aware.unquantised():
             return original(self, model)
+    source = model
     head = _check(self, model)
     if head is None:
         request = replace(request, head="int8")  # nothing to keep apart
     elif self.args.nms is False and getattr(head, "one2one_cv2", None) is not None:
         model = one_to_one(model)
+    if aware.quantization_of(model) is not None:
+        self.args.data = "none, the ranges were trained"  # or upstream falls back to a set of its own
     _check_integers(request, model)
     if request.profile.format in {"tflite", "edgetpu"}:
         self.args.format = "litert"  # upstream's name of the way to .tflite; our converter sees the request
         self.args.opset = None  # no ONNX on this way
-    with _one_at_a_time, _activate(Job(self, request)):
+    with _one_at_a_time, _activate(Job(self, request, source)):
         return original(self, model)
 
 
@@ -106,6 +135,7 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
     """
     from ultralytics.utils.torch_utils import is_qat
 
+    from . import aware
     from .heads import detection_head
 
     args = exporter.args
@@ -136,7 +166,10 @@ def _check(exporter: Exporter, model: nn.Module) -> nn.Module | None:
             "nms=False is not possible with format='saved_model': one of its files is integer to the end, which "
             "NMS-free output does not survive; leave it out, or use format='tflite'"
         )
-    _check_data(args, model.task)
+    if aware.quantization_of(model) is None:
+        _check_data(args, model.task)
+    else:
+        _check_trained(model)
     return head
 
 
@@ -155,6 +188,21 @@ def _check_integers(request: Request, model: nn.Module) -> None:
         raise UnsupportedModelError(
             f"head={request.head!r} is to be in integers, but ai-edge-quantizer leaves the {count} LeakyReLU of this "
             "model in float: use head='float', or swap them with yolo_edgequant.finetune(model, activation='relu6', …)"
+        )
+
+
+def _check_trained(model: nn.Module) -> None:
+    """Refuse options that a model with trained ranges leaves no choice of.
+
+    Raises:
+        OptionError: there is one.
+    """
+    chosen = current()
+    given = [name for name in ("ranges", "corrections", "precision", "min_retention") if getattr(chosen, name)]
+    if given:
+        raise OptionError(
+            f"{given[0]}={getattr(chosen, given[0])!r} is not for a model that was trained quantisation-aware: its "
+            "weights and ranges were trained for each other; leave it out"
         )
 
 

@@ -46,6 +46,20 @@ def normalise_head(head: nn.Module, size: tuple[int, int]) -> None:
     _normalise(head, size, isinstance(head, OBB), head.end2end or head.xyxy, _keypoint(head))
 
 
+def sum_expectation(head: nn.Module) -> None:
+    """Let a detection head, on this instance, take the expectation of DFL as a sum, not as a convolution.
+
+    On CPUs with bfloat16 OpenVINO computes everything before the last convolution in it, and of DFL's probabilities
+    that leaves three digits.
+    """
+
+    def forward(self: nn.Module, raw: torch.Tensor) -> torch.Tensor:
+        return decode.distances(raw, self.c1)
+
+    if hasattr(head.dfl, "c1"):  # else there are no bins, and nothing to take
+        head.dfl.forward = types.MethodType(forward, head.dfl)
+
+
 def has_masks(head: nn.Module) -> bool:
     """True for heads whose files give mask prototypes, too."""
     return _addition(head) == "mask_coefficient"

@@ -1,0 +1,162 @@
+"""Fake quantisation: a PyTorch model computes as the target's INT8 file would, and can still be trained.
+
+The points are those of the file. Every call of a torch function in the model's forward pass that computes a tensor has
+a number; the points of :class:`FakeQuantization` are the numbers of those whose results are tensors in the target's
+graph (:mod:`..quantization.matching`). Weights are rounded as the target's quantiser rounds them: symmetric, -127 to
+127, the largest absolute value at the end, of a channel or of the whole tensor.
+
+Rounding passes gradients on unchanged; steps and zero points are learned (Esser et al., Learned Step Size
+Quantization, 2020; Jain et al., Trained Quantization Thresholds, 2020, for the logarithm of the step).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+_LEVELS = 255  # steps between the ends of an 8-bit range
+
+#: Calls that move or select values, or look at the shape: their results have the steps of what they read.
+_MOVES = {
+    *("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "expand", "contiguous"),
+    *("chunk", "split", "unbind", "__getitem__", "__get__", "detach", "clone", "to", "float"),
+    *("max_pool2d", "_max_pool2d", "boolean_dispatch", "interpolate", "upsample"),
+}
+_WEIGHTED = {"conv2d": 0, "conv_transpose2d": 1, "linear": 0}  # axis of the output channels in the weights
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that computes a tensor.
+
+    Attributes:
+        name: of the torch function.
+        shape: of the result, without the batch.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class FakeQuantization(nn.Module):
+    """The points of a model where its INT8 file rounds, with their steps and zero points.
+
+    Args:
+        ranges: by number of the call, (low, high) of its result; equal ranges stay equal.
+        fixed: numbers of the calls whose steps are not learned.
+        layers: numbers of the calls whose weights are rounded.
+        granularity: of the weights' steps, ``channel`` or ``tensor``.
+        target: the export format whose points these are.
+    """
+
+    def __init__(
+        self,
+        ranges: Mapping[int, tuple[float, float]],
+        fixed: Iterable[int],
+        layers: Iterable[int],
+        granularity: str,
+        target: str,
+    ) -> None:
+        super().__init__()
+        self.granularity, self.target = granularity, target
+        self.layers = frozenset(layers)
+        distinct = sorted(set(ranges.values()))
+        self.points = {number: distinct.index(range_) for number, range_ in ranges.items()}
+        self.fixed = frozenset(self.points[number] for number in fixed)
+        self.start = [((high - low) / _LEVELS, round(-low / ((high - low) / _LEVELS))) for low, high in distinct]
+        # what was learned, as differences from the start: Ultralytics saves models in half precision
+        self.log_factor = nn.Parameter(torch.zeros(len(distinct)))
+        self.shift = nn.Parameter(torch.zeros(len(distinct)))
+
+    def ranges(self) -> dict[int, tuple[float, float]]:
+        """By number of the call, (low, high) of its result, with the zero point on a level of the 256."""
+        made = {}
+        for number, group in self.points.items():
+            step, zero = self._frozen(group)
+            made[number] = (-zero * step, (_LEVELS - zero) * step)
+        return made
+
+    def result(self, number: int, values: torch.Tensor) -> torch.Tensor:
+        """A call's result as 8 bits hold it; unchanged where there is no point."""
+        group = self.points.get(number)
+        if group is None:
+            return values
+        if group in self.fixed or not self.training:
+            return torch.fake_quantize_per_tensor_affine(values, *self._frozen(group), 0, _LEVELS)
+        step, zero = self.start[group]
+        step = (self.log_factor[group].exp() * step).reshape(1)
+        zero = (self.shift[group] + zero).clamp(0, _LEVELS).reshape(1)
+        factor = (values.numel() * _LEVELS) ** -0.5  # LSQ's, so that a step's gradient is of a weight's size
+        return torch._fake_quantize_learnable_per_tensor_affine(values, step, zero, 0, _LEVELS, factor)
+
+    def _frozen(self, group: int) -> tuple[float, int]:
+        """Step and zero point of a group."""
+        step, zero = self.start[group]
+        if group in self.fixed:
+            return step, zero
+        return step * math.exp(self.log_factor[group].item()), round(
+            min(max(zero + self.shift[group].item(), 0), _LEVELS)
+        )
+
+    def weights(self, number: int, values: torch.Tensor, axis: int) -> torch.Tensor:
+        """The weights of a call as 8 bits hold them."""
+        if number not in self.layers:
+            return values
+        if self.granularity == "tensor":
+            step = values.detach().abs().amax().clamp(min=1e-12) / 127
+            return torch.fake_quantize_per_tensor_affine(values, step, step.new_zeros(1).int(), -127, 127)
+        others = [dimension for dimension in range(values.dim()) if dimension != axis]
+        step = values.detach().abs().amax(others).clamp(min=1e-12) / 127
+        return torch.fake_quantize_per_channel_affine(values, step, torch.zeros_like(step).int(), axis, -127, 127)
+
+
+class Trace(TorchFunctionMode):
+    """Numbers the calls of a forward pass, and rounds at the points.
+
+    Args:
+        quantization: the points; None to only look.
+        see: called with a call's number and its result, before it is rounded.
+
+    Attributes:
+        calls: those of the pass so far; a number is a position in it.
+    """
+
+    def __init__(
+        self,
+        quantization: FakeQuantization | None = None,
+        see: Callable[[int, torch.Tensor], None] | None = None,
+    ) -> None:
+        super().__init__()
+        self.quantization, self.see = quantization, see
+        self.calls: list[Call] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in _MOVES:
+            return func(*args, **kwargs)
+        if name in _WEIGHTED and self.quantization is not None:
+            weight = self.quantization.weights(len(self.calls), args[1], _WEIGHTED[name])
+            args = (args[0], weight, *args[2:])
+        if name in {"silu", "silu_"}:
+            gate = self._computed("sigmoid", torch.sigmoid(args[0]))
+            return self._computed("silu", args[0] * gate)
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and result.is_floating_point() and result.dim() > 2:
+            return self._computed(name, result)
+        return result
+
+    def _computed(self, name: str, result: torch.Tensor) -> torch.Tensor:
+        number = len(self.calls)
+        self.calls.append(Call(name, tuple(result.shape[1:])))
+        if self.see is not None:
+            self.see(number, result)
+        return result if self.quantization is None else self.quantization.result(number, result)

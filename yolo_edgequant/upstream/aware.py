@@ -1,0 +1,287 @@
+"""Quantisation-aware models within Ultralytics: how their fake quantisation is made, trained, saved and exported.
+
+A model that is trained quantisation-aware has its batch-norm folded into its convolutions, as its INT8 file will have,
+and a :class:`~..training.fake_quantization.FakeQuantization` as a submodule, so that both are saved with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import numpy as np
+
+from ..errors import RecipeError, UnsupportedModelError
+from ..quantization.matching import fingerprint, match, probe
+from .export import Job, active, observed
+
+if TYPE_CHECKING:
+    import openvino as ov
+    from torch import nn
+    from ultralytics import YOLO
+    from ultralytics.engine.trainer import BaseTrainer
+
+    from ..pipeline import Calibrated
+    from ..training.fake_quantization import Call, FakeQuantization
+
+#: Formats whose points a model can be trained for; files of the others have the same points as tflite.
+TARGETS = ("tflite", "litert", "openvino")
+
+_NAME = "fake_quantization"
+
+_for_training: ContextVar[FakeQuantization | None] = ContextVar("yolo_edgequant_fake_quantization", default=None)
+_paused: ContextVar[bool] = ContextVar("yolo_edgequant_fake_quantization_paused", default=False)
+
+
+def quantization_of(model: Any) -> FakeQuantization | None:
+    """The fake quantisation that a model was trained with; None for others."""
+    return getattr(model, "_modules", {}).get(_NAME)
+
+
+def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> FakeQuantization:
+    """The points of a model's INT8 file, with the ranges that calibration finds best to start from.
+
+    Args:
+        model: not fused.
+        data: data set YAML; its train split is calibrated on.
+        target: one of :data:`TARGETS`.
+        granularity: of the weights' steps.
+        imgsz: pixels of the square input.
+
+    Raises:
+        UnsupportedModelError: the model's forward pass is not Ultralytics' common one, differs between training and
+            inference before its head decodes, or does not compute what the file rounds.
+        RecipeError: the same, for a ``.tflite`` file.
+    """
+    import torch
+    from ultralytics import YOLO
+    from ultralytics.nn.tasks import BaseModel
+
+    from ..quantization.ranges import completed
+    from ..training.fake_quantization import FakeQuantization, Trace
+
+    module = model.model
+    if type(module).predict is not BaseModel.predict:
+        raise UnsupportedModelError(
+            f"a {type(module).__name__} cannot be trained quantisation-aware: its forward pass is its own"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.pt"
+        model.save(file)
+        with observed() as seen:
+            # raw: the points before Head #3 are those of every kind of head, and no other has points to train
+            YOLO(file).export(
+                format=target, quantize=8, data=data, split="train", imgsz=imgsz, head="raw", granularity=granularity,
+                verify=False,
+            )  # fmt: skip
+        fused = folded(YOLO(file).model.float())  # saved in half precision, as what was exported
+    shape = (1, module.yaml.get("channels", 3), imgsz, imgsz)
+    calls, prints = trace(fused, shape)
+    with torch.no_grad(), unquantised():
+        inference = Trace()
+        with inference:
+            fused.eval()(torch.from_numpy(probe(shape)))
+    if inference.calls[: len(calls)] != calls:
+        raise UnsupportedModelError(
+            f"{type(module).__name__} computes in another order in training than in inference, so the points of its "
+            "file cannot be told apart"
+        )
+    known, ranges = _of_openvino(seen, shape) if target == "openvino" else _of_tflite(seen, shape)
+    found = match(prints, known)
+    points = {number: ranges[tensor] for number, tensor in found.items()}
+    if target == "openvino":
+        missing = set(known) - set(found.values())
+        if missing:
+            raise UnsupportedModelError(
+                f"the file rounds '{min(missing)}', which the model's forward pass never computes"
+            )
+    else:
+        trained = {tensor: points[number] for tensor, number in match(known, {n: prints[n] for n in points}).items()}
+        completed(seen["calibrated"].graph, trained)
+    gates = {number for number in points if calls[number].name == "sigmoid"}
+    points.update(dict.fromkeys(gates, (0.0, 255 / 256)))
+    layers = {number for number, call in enumerate(calls) if call.name in {"conv2d", "conv_transpose2d", "linear"}}
+    return FakeQuantization(points, gates, layers, granularity, target)
+
+
+def rounded(model: YOLO, quantization: FakeQuantization) -> YOLO:
+    """A copy of a model that computes with a fake quantisation."""
+    made = copy.deepcopy(model)
+    folded(made.model.float()).add_module(_NAME, copy.deepcopy(quantization))
+    return made
+
+
+def _of_tflite(seen: dict[str, Any], shape: tuple[int, ...]) -> tuple[dict[Any, np.ndarray], dict[Any, Any]]:
+    """Fingerprints and ranges of the activations of a calibrated graph."""
+    calibrated: Calibrated = seen["calibrated"]
+    return prints_of(calibrated.content, shape), calibrated.ranges(seen["request"].ranges)
+
+
+def _of_openvino(seen: dict[str, Any], shape: tuple[int, ...]) -> tuple[dict[Any, np.ndarray], dict[Any, Any]]:
+    """Fingerprints and ranges of what a quantised OpenVINO model rounds."""
+    from ..quantization import openvino
+
+    ranges = openvino.activation_ranges(seen["quantised"])
+    values = openvino.values(seen["float_model"], list(ranges), probe(shape))
+    pixels = {node.get_friendly_name() for node in seen["float_model"].get_parameters()}
+    return {name: fingerprint(value) for name, value in values.items() if name not in pixels}, ranges
+
+
+def prints_of(content: bytes, shape: tuple[int, ...]) -> dict[int, np.ndarray]:
+    """Fingerprints of every activation of a float ``.tflite`` file for the probe, (B, 3, H, W)."""
+    from .. import pipeline
+    from ..quantization.graph import Graph
+
+    graph = Graph(content)
+    channels_last = graph.shape(graph.inputs[0]) != shape
+    return {
+        tensor: fingerprint(value)
+        for tensor, value in pipeline.activations(content, graph, probe(shape, channels_last)).items()
+    }
+
+
+def trace(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[Call], dict[int, np.ndarray]]:
+    """The calls of a fused model's training pass for the probe, and their results' fingerprints."""
+    import torch
+
+    from ..training.fake_quantization import Trace
+
+    prints: dict[int, np.ndarray] = {}
+    seen = Trace(see=lambda number, values: prints.__setitem__(number, fingerprint(values.numpy())))
+    model.train()
+    with torch.no_grad(), unquantised(), seen:
+        model(torch.from_numpy(probe(shape)))
+    return seen.calls, prints
+
+
+def folded(model: nn.Module) -> nn.Module:
+    """Fold a model's batch-norm into its convolutions, in place, and keep both branches of an end-to-end head."""
+    from .heads import detection_head
+
+    head = detection_head(model)
+    with mock.patch.object(type(head), "fuse"):
+        model.fuse(verbose=False)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".dfl." not in name)
+    return model
+
+
+def trained_ranges(job: Job, shape: tuple[int, ...], tensors: dict[Any, np.ndarray]) -> dict[Any, tuple[float, float]]:
+    """The trained range of each of a graph's tensors that is a point of the model's fake quantisation.
+
+    Args:
+        job: the export of a quantisation-aware model.
+        shape: (B, C, H, W) of the input.
+        tensors: fingerprints for the probe.
+    """
+    model = copy.deepcopy(job.source).float().cpu()
+    _, prints = trace(model, shape)
+    ranges = quantization_of(model).ranges()
+    points = match(tensors, {number: prints[number] for number in ranges})
+    return {tensor: ranges[number] for tensor, number in points.items()}
+
+
+def calibrated(job: Job, content: bytes, shape: tuple[int, ...], logits: list[int]) -> Calibrated:
+    """A float ``.tflite`` file of a quantisation-aware model with the ranges that were trained."""
+    from ..pipeline import Calibrated
+    from ..quantization.graph import Graph
+
+    graph = Graph(content)
+    ranges = trained_ranges(job, shape, prints_of(content, shape))
+    return Calibrated(content, graph, {}, frozenset(graph.outputs[position] for position in logits), ranges)
+
+
+def quantised(job: Job, float_model: ov.Model, shape: tuple[int, ...]) -> ov.Model:
+    """An OpenVINO model of a quantisation-aware model with the ranges that were trained.
+
+    Raises:
+        RecipeError: a point of this file was none in training.
+    """
+    import nncf
+
+    from ..quantization import openvino
+
+    image = probe(shape)
+    made = openvino.quantize(float_model, nncf.Dataset([image]), job.request.head, 1, correct_bias=False)
+    pixels = {node.get_friendly_name() for node in float_model.get_parameters()}
+    names = [name for name in openvino.activation_ranges(made) if name not in pixels]
+    prints = {name: fingerprint(value) for name, value in openvino.values(float_model, names, image).items()}
+    ranges = trained_ranges(job, shape, prints)
+    missing = [name for name in names if name not in ranges]
+    if missing:
+        raise RecipeError(no_range(missing[0], quantization_of(job.source).target, job.request.profile.format))
+    openvino.set_ranges(made, ranges | dict.fromkeys(pixels, (0.0, 1.0)))
+    return made
+
+
+def no_range(tensor: str, trained: str, wanted: str) -> str:
+    """What to say of a tensor without a trained range."""
+    return (
+        f"tensor '{tensor}' of the {wanted} file has no trained range: the model was trained quantisation-aware for "
+        f"format={trained!r}, whose files round at other points; train it with target={wanted!r}, or leave Head #3 "
+        "out of the integers with head='float' or 'raw'"
+    )
+
+
+@contextlib.contextmanager
+def training_with(quantization: FakeQuantization | None) -> Iterator[None]:
+    """Let the next training in this context be with a fake quantisation."""
+    token = _for_training.set(quantization)
+    try:
+        yield
+    finally:
+        _for_training.reset(token)
+
+
+@contextlib.contextmanager
+def unquantised() -> Iterator[None]:
+    """Let models with a fake quantisation compute in float."""
+    token = _paused.set(True)
+    try:
+        yield
+    finally:
+        _paused.reset(token)
+
+
+def setup(trainer: BaseTrainer, checkpoint: dict[str, Any] | None) -> None:
+    """Give the model that is about to be trained its fake quantisation, a new one or the interrupted run's.
+
+    Raises:
+        UnsupportedModelError: the training is neither.
+    """
+    student = getattr(trainer.model, "student_model", trainer.model)
+    saved = (checkpoint or {}).get("ema") or (checkpoint or {}).get("model")
+    saved = getattr(saved, "student_model", saved)
+    if trainer.resume and quantization_of(saved) is not None:
+        # upstream built it anew, with the batch-norm that it no longer has
+        restored = copy.deepcopy(saved).float()
+        restored.args = student.args
+        for name, parameter in restored.named_parameters():
+            parameter.requires_grad_(".dfl." not in name)
+        if student is trainer.model:
+            trainer.model = restored
+        else:
+            from ultralytics.nn.distill_model import DistillationModel
+
+            trainer.model = DistillationModel(trainer.args.distill_model, restored)
+        return
+    quantization = _for_training.get()
+    if quantization is not None:
+        folded(student).add_module(_NAME, quantization)
+
+
+def predict_once(original: Callable[..., Any], self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """``BaseModel._predict_once``, which rounds where the model has a fake quantisation; never inside an export."""
+    from ..training.fake_quantization import Trace
+
+    quantization = quantization_of(self)
+    if quantization is None or _paused.get() or active() is not None:
+        return original(self, *args, **kwargs)
+    with Trace(quantization):
+        return original(self, *args, **kwargs)
