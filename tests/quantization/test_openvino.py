@@ -78,3 +78,53 @@ def test_accuracy_control_keeps_layers_in_float_until_the_accuracy_is_reached():
     assert 1 <= openvino.layers_in_float(kept) < 6
     assert accuracy(ov.compile_model(kept, "CPU")) > accuracy(ov.compile_model(plain, "CPU"))
     assert len(seen) > 4, "it was measured after each change"
+
+
+def outliers():
+    """Pictures with one value of each channel far outside."""
+    pictures = np.random.default_rng(0).random((8, 1, 3, 256, 256), np.float32)
+    pictures[..., 7, 9] = 1000
+    return list(pictures)
+
+
+def wide():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.SiLU(), nn.Conv2d(8, 8, 1)).eval()
+    return ov.convert_model(model, example_input=torch.zeros(1, 3, 256, 256), input=[1, 3, 256, 256])
+
+
+def test_percentile_ranges_leave_outliers_out():
+    found = {
+        ranges: openvino.activation_ranges(openvino.quantize(wide(), nncf.Dataset(outliers()), "raw", 8, ranges=ranges))
+        for ranges in ("percentile", "nncf")
+    }
+    assert found["percentile"].keys() == found["nncf"].keys()
+    assert max(high for _, high in found["nncf"].values()) > 500
+    assert max(high for _, high in found["percentile"].values()) < 5
+
+
+def test_quantiles_of_a_sample_are_those_of_all_values(monkeypatch):
+    values = list(np.random.default_rng(1).normal(size=(8, 1, 3, 256, 256)).astype(np.float32))
+
+    def ranges():
+        return openvino.activation_ranges(openvino.quantize(wide(), nncf.Dataset(values), "raw", 8))
+
+    sampled = ranges()
+    monkeypatch.setattr(openvino, "_SAMPLES", 1 << 30)
+    for name, (low, high) in ranges().items():
+        assert sampled[name] == (pytest.approx(low, rel=0.1), pytest.approx(high, rel=0.1)), name
+
+
+def test_ranges_can_be_replaced():
+    model = wide()
+    made = openvino.quantize(model, nncf.Dataset(outliers()), "raw", 8, correct_bias=False)
+    wanted = dict.fromkeys(openvino.activation_ranges(made), (-1.0, 2.0))
+    openvino.set_ranges(made, wanted)
+    assert openvino.activation_ranges(made) == wanted
+    image = outliers()[0]
+    swish = next(name for name in wanted if "wish" in name or "silu" in name)
+    value = openvino.values(model, [swish], image)[swish]
+    assert value.shape == (1, 8, 256, 256)
+    assert -0.2785 <= value.min() < -0.2
+    compiled = ov.compile_model(made, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert np.isfinite(compiled(image)[0]).all()

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from yolo_edgequant.errors import RecipeError
 from yolo_edgequant.quantization import ranges
 from yolo_edgequant.quantization.calibration import Histogram, Statistics, collect
 
@@ -88,3 +89,22 @@ def test_histograms_are_asked_for_only_where_needed(graph):
     assert ranges.histogram_tensors("minmax", graph) == set()
     assert ranges.histogram_tensors("mse", graph) == set(graph.activations())
     assert 57 < len(ranges.histogram_tensors("activation", graph)) < 80
+
+
+def test_trained_ranges_are_passed_on_and_sigmoids_have_their_own(graph):
+    computing = [
+        op for op in graph.operations if op.kind in {"CONV_2D", "MUL", "ADD", "SUB", "CONCATENATION", "MAX_POOL_2D"}
+    ]
+    trained = {op.outputs[0]: (-1.0, 2.0) for op in computing if op.kind not in {"MAX_POOL_2D", "CONCATENATION"}}
+    head = {op.index for op in graph.head()}
+    made = ranges.completed(graph, trained, head)
+    assert made[graph.inputs[0]] == (0.0, 1.0)
+    pools = [op for op in computing if op.kind == "MAX_POOL_2D"]
+    assert pools
+    assert all(made[op.outputs[0]] == (-1.0, 2.0) for op in pools)
+    gates = [op.outputs[0] for op in graph.operations if op.kind == "LOGISTIC" and op.index not in head]
+    assert {made[tensor] for tensor in gates} == {(0.0, 255 / 256)}
+    first = computing[0]
+    del trained[first.outputs[0]]
+    with pytest.raises(RecipeError, match=r"\(CONV_2D\) has no trained range"):
+        ranges.completed(graph, trained, head)

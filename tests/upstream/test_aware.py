@@ -31,12 +31,13 @@ def trained(folder, data, target, granularity, **train):
 
 @pytest.fixture(scope="module")
 def tensor(tmp_path_factory, shapes_data):
-    """Trained for tflite with one scale of the weights a tensor, and with ReLU6 swapped in."""
+    """Trained for tflite with one scale of the weights a tensor."""
     return trained(tmp_path_factory.mktemp("tensor"), shapes_data, "tflite", "tensor")
 
 
 @pytest.fixture(scope="module")
 def channel(tmp_path_factory, shapes_data):
+    """Trained for OpenVINO, with ReLU6 swapped in."""
     return trained(tmp_path_factory.mktemp("channel"), shapes_data, "openvino", None, activation="relu6")
 
 
@@ -52,7 +53,7 @@ def levels(values, low, high):
 def test_each_operation_of_the_file_computes_what_was_trained(checkpoint):
     """Given the same inputs: over a whole model, ties that fall the other way add up."""
     with observed() as seen:
-        file = YOLO(checkpoint).export(format="tflite", quantize=8, head="raw", granularity="tensor", imgsz=160)
+        file = YOLO(checkpoint).export(format="tflite", quantize=8, head="raw", imgsz=160)
     graph, content = seen["calibrated"].graph, seen["calibrated"].content
     model = YOLO(checkpoint).model.float()
     quantization = aware.quantization_of(model)
@@ -98,13 +99,14 @@ def test_each_operation_of_the_file_computes_what_was_trained(checkpoint):
 
 def test_a_file_is_as_accurate_as_the_model_that_was_trained(checkpoint, tensor, shapes_data):
     settings = {"data": shapes_data, "imgsz": 160, "plots": False, "verbose": False}
-    file = YOLO(checkpoint).export(format="litert", quantize=8, head="float", granularity="tensor", imgsz=160)
+    file = YOLO(checkpoint).export(format="litert", quantize=8, head="float", imgsz=160)
     accuracy = YOLO(file, task="detect").val(**settings).box.map
     assert accuracy == pytest.approx(tensor.recovered, abs=0.01)
     with zipfile.ZipFile(file) as archive:
         contract = json.loads(archive.read("metadata.json"))["edgequant"]
     assert contract["trained"] == {"target": "tflite", "granularity": "tensor"}
     assert contract["ranges"] == "trained"
+    assert contract["granularity"] == "tensor"
 
 
 def test_an_openvino_file_has_the_trained_ranges(channel, shapes_data, tmp_path):
@@ -135,6 +137,8 @@ def test_points_that_were_none_in_training_are_named(channel, checkpoint, tmp_pa
     silu = aware.quantization_of(YOLO(checkpoint).model)
     relu = aware.quantization_of(YOLO(other).model)
     assert len(relu.points) < len(silu.points)
+    with pytest.raises(OptionError, match="granularity='channel' but the model was trained with 'tensor'"):
+        YOLO(checkpoint).export(format="tflite", head="raw", granularity="channel", **settings)
     for option in ({"ranges": "mse"}, {"corrections": "none"}, {"precision": "auto"}):
         with pytest.raises(OptionError, match="is not for a model that was trained quantisation-aware"):
             YOLO(checkpoint).export(format="tflite", head="raw", **settings, **option)
@@ -181,3 +185,36 @@ def test_an_interrupted_training_goes_on(tmp_path, shapes_data):
     assert after.points == before.points
     with pytest.raises(UnsupportedModelError, match="trained quantisation-aware"):
         yolo_edgequant.finetune(done.checkpoint, shapes_data, out=tmp_path / "again", target="tflite")
+
+
+@pytest.mark.parametrize(
+    ("weights", "activation", "target"),
+    [
+        ("yolo_edgequant/demo/shapes.pt", "relu", "tflite"),  # not equalised: its weights are those that are trained
+        ("tests/weights/shapes26.pt", None, "tflite"),  # with attention, and two branches
+        ("tests/weights/shapes26.pt", None, "openvino"),
+        ("tests/weights/shapes-seg.pt", None, "tflite"),
+        ("tests/weights/shapes-pose.pt", None, "openvino"),
+    ],
+)
+def test_every_point_of_a_file_is_found_in_the_model(tmp_path, shapes_data, weights, activation, target):
+    from yolo_edgequant.demo.draw import data_set
+
+    model = YOLO(Path(__file__).parents[2] / weights)
+    data = shapes_data if model.task == "detect" else data_set(tmp_path, 16, 4, 160, seed=5, task=model.task)
+    if activation is not None:
+        yolo_edgequant.swap_activation(model, activation)
+    made = aware.plan(model, str(data), target, "tensor" if target == "tflite" else "channel", 160)
+    convolutions = [name for name, m in model.model.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(made.layers) >= len([name for name in convolutions if "dfl" not in name])
+    assert len(made.points) >= len(made.layers) / 2
+
+
+def test_a_file_that_computes_what_training_does_not_is_refused(tmp_path):
+    """Rotated boxes: the file has the angle of each level, training that of all levels at once."""
+    from yolo_edgequant.demo.draw import data_set
+
+    model = YOLO(Path(__file__).parents[2] / "tests/weights/shapes-obb.pt")
+    data = data_set(tmp_path, 16, 4, 160, seed=5, task="obb")
+    with pytest.raises(UnsupportedModelError, match="cannot be trained quantisation-aware for 'tflite'"):
+        aware.plan(model, str(data), "tflite", "tensor", 160)

@@ -3,10 +3,12 @@ import subprocess
 import sys
 import textwrap
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.backends.base import BaseBackend
 
@@ -242,6 +244,18 @@ def test_an_export_can_be_repeated(shapes_model, shapes_data, format):
         return (made / "shapes.bin").read_bytes() if made.is_dir() else made.read_bytes().rpartition(b"PK\x03\x04")[0]
 
     assert graph() == graph()
+
+
+def test_openvino_keeps_the_head_in_fp32_on_every_cpu(shapes_model, shapes_data):
+    """With bfloat16, OpenVINO leaves in FP32 what lies behind the last convolution."""
+    import openvino as ov
+
+    folder = export(shapes_model, shapes_data, format="openvino")
+    model = ov.Core().read_model(next(Path(folder).glob("*.xml")))
+    kinds = Counter(node.get_type_name() for node in model.get_ops())
+    assert kinds["Softmax"] == 1
+    layers = [name for name, m in YOLO(shapes_model).model.named_modules() if isinstance(m, nn.Conv2d)]
+    assert kinds["Convolution"] == len(layers) - 1, "none for the expectation of DFL"
 
 
 def test_openvino_runs_each_image_once(shapes_model, shapes_data, monkeypatch):

@@ -2,8 +2,9 @@ import pytest
 import torch
 from ultralytics import YOLO
 
+from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.heads.decode import InPixels
-from yolo_edgequant.upstream.heads import normalise_head
+from yolo_edgequant.upstream.heads import normalise_head, sum_expectation
 
 
 @pytest.fixture(params=["yolov8n", "yolo26n", "yolov8n-pose", "yolo26n-pose", "yolov8n-obb", "yolo26n-obb"])
@@ -36,3 +37,13 @@ def test_only_the_instance_changes(model):
     normalise_head(head, (64, 64))
     assert "_get_decode_boxes" in vars(head)
     assert type(head)._get_decode_boxes.__module__.startswith("ultralytics")
+
+
+@pytest.mark.parametrize("weights", [WEIGHTS, WEIGHTS.parents[2] / "tests/weights/shapes26.pt"])
+def test_the_expectation_as_a_sum_is_that_of_the_convolution(weights):
+    model = YOLO(weights).model.float().eval()
+    image = torch.rand(1, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(image)[0]
+        sum_expectation(model.model[-1])
+        assert torch.allclose(model(image)[0], expected, atol=1e-3)

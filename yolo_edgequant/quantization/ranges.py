@@ -28,6 +28,10 @@ from .graph import CARRIES, Graph
 #: Tensor index to (low, high), in the tensor's own units.
 Ranges = dict[int, tuple[float, float]]
 
+#: Operators whose results TFLite's kernels give this range, whatever their values.
+_FIXED = {"LOGISTIC", "SOFTMAX"}
+_FIXED_RANGE = (0.0, 255 / 256)
+
 _LEVELS = 255  # steps between the ends of an 8-bit range
 _SCORE_FLOOR = 5e-4  # half of the lowest confidence that Ultralytics' validation looks at (0.001)
 _PERCENTILE = 99.99
@@ -69,6 +73,9 @@ def completed(graph: Graph, trained: Ranges, in_float: Container[int] = ()) -> R
     for op in graph.operations:
         for tensor in op.outputs:
             if tensor in made or op.index in in_float:
+                continue
+            if op.kind in _FIXED:
+                made[tensor] = _FIXED_RANGE
                 continue
             sources = [made[source] for source in op.inputs if source in made]
             if op.kind not in CARRIES or not sources:

@@ -12,7 +12,8 @@ Quantization, 2020; Jain et al., Trained Quantization Thresholds, 2020, for the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,13 +136,23 @@ class Trace(TorchFunctionMode):
         super().__init__()
         self.quantization, self.see = quantization, see
         self.calls: list[Call] = []
+        self._paused = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Neither number nor round what is computed inside."""
+        before, self._paused = self._paused, True
+        try:
+            yield
+        finally:
+            self._paused = before
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in _MOVES:
+        if self._paused or name in _MOVES:
             return func(*args, **kwargs)
         if name in _WEIGHTED and self.quantization is not None:
             weight = self.quantization.weights(len(self.calls), args[1], _WEIGHTED[name])

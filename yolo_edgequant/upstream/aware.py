@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import RecipeError, UnsupportedModelError
 from ..quantization.matching import fingerprint, match, probe
 from .export import Job, active, observed
+from .images import share
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from ultralytics.engine.trainer import BaseTrainer
 
     from ..pipeline import Calibrated
-    from ..training.fake_quantization import Call, FakeQuantization
+    from ..training.fake_quantization import Call, FakeQuantization, Trace
 
 #: Formats whose points a model can be trained for; files of the others have the same points as tflite.
 TARGETS = ("tflite", "litert", "openvino")
 
 _NAME = "fake_quantization"
+_CALIBRATED_ON = 256  # images at most
 
 _for_training: ContextVar[FakeQuantization | None] = ContextVar("yolo_edgequant_fake_quantization", default=None)
 _paused: ContextVar[bool] = ContextVar("yolo_edgequant_fake_quantization_paused", default=False)
@@ -57,7 +59,6 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
     Raises:
         UnsupportedModelError: the model's forward pass is not Ultralytics' common one, differs between training and
             inference before its head decodes, or does not compute what the file rounds.
-        RecipeError: the same, for a ``.tflite`` file.
     """
     import torch
     from ultralytics import YOLO
@@ -75,19 +76,25 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
         file = Path(folder) / "model.pt"
         model.save(file)
         with observed() as seen:
-            # raw: the points before Head #3 are those of every kind of head, and no other has points to train
             YOLO(file).export(
-                format=target, quantize=8, data=data, split="train", imgsz=imgsz, head="raw", granularity=granularity,
+                format=target,
+                quantize=8,
+                data=data,
+                split="train",
+                fraction=share(data, _CALIBRATED_ON),
+                imgsz=imgsz,
+                head="raw",  # the points before Head #3 are those of every kind of head, and no others can be trained
+                granularity=granularity,
+                corrections=None if target == "openvino" else "cells",  # others change weights, which are trained here
                 verify=False,
-            )  # fmt: skip
+            )
         fused = folded(YOLO(file).model.float())  # saved in half precision, as what was exported
     shape = (1, module.yaml.get("channels", 3), imgsz, imgsz)
     calls, prints = trace(fused, shape)
-    with torch.no_grad(), unquantised():
-        inference = Trace()
-        with inference:
-            fused.eval()(torch.from_numpy(probe(shape)))
-    if inference.calls[: len(calls)] != calls:
+    inference = Trace()
+    with torch.no_grad(), unquantised(), _tracing(fused, inference):
+        fused.eval()(torch.from_numpy(probe(shape)))
+    if inference.calls != calls:
         raise UnsupportedModelError(
             f"{type(module).__name__} computes in another order in training than in inference, so the points of its "
             "file cannot be told apart"
@@ -103,11 +110,17 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
             )
     else:
         trained = {tensor: points[number] for tensor, number in match(known, {n: prints[n] for n in points}).items()}
-        completed(seen["calibrated"].graph, trained)
-    gates = {number for number in points if calls[number].name == "sigmoid"}
-    points.update(dict.fromkeys(gates, (0.0, 255 / 256)))
+        try:
+            completed(seen["calibrated"].graph, trained)
+        except RecipeError as error:
+            raise UnsupportedModelError(
+                f"a {type(module).__name__} cannot be trained quantisation-aware for {target!r}, whose files compute "
+                f"something else than its training: {error}"
+            ) from error
+    fixed = {number for number in points if calls[number].name in {"sigmoid", "softmax"} and target != "openvino"}
+    points.update(dict.fromkeys(fixed, (0.0, 255 / 256)))  # which TFLite's kernels give these, whatever their values
     layers = {number for number, call in enumerate(calls) if call.name in {"conv2d", "conv_transpose2d", "linear"}}
-    return FakeQuantization(points, gates, layers, granularity, target)
+    return FakeQuantization(points, fixed, layers, granularity, target)
 
 
 def rounded(model: YOLO, quantization: FakeQuantization) -> YOLO:
@@ -155,9 +168,22 @@ def trace(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[Call], dict[in
     prints: dict[int, np.ndarray] = {}
     seen = Trace(see=lambda number, values: prints.__setitem__(number, fingerprint(values.numpy())))
     model.train()
-    with torch.no_grad(), unquantised(), seen:
+    with torch.no_grad(), unquantised(), _tracing(model, seen):
         model(torch.from_numpy(probe(shape)))
     return seen.calls, prints
+
+
+@contextlib.contextmanager
+def _tracing(model: nn.Module, trace: Trace) -> Iterator[None]:
+    """Let a trace see a model's calls but not the decoding of its head, which training leaves out."""
+    head = model.model[-1]
+
+    def decode(outputs: Any) -> Any:
+        with trace.paused():
+            return type(head)._inference(head, outputs)
+
+    with mock.patch.object(head, "_inference", decode), trace:
+        yield
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -283,5 +309,5 @@ def predict_once(original: Callable[..., Any], self: nn.Module, *args: Any, **kw
     quantization = quantization_of(self)
     if quantization is None or _paused.get() or active() is not None:
         return original(self, *args, **kwargs)
-    with Trace(quantization):
+    with _tracing(self, Trace(quantization)):
         return original(self, *args, **kwargs)

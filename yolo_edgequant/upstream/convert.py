@@ -202,7 +202,9 @@ def torch2openvino(
     if request.precision == "auto":
         quantised = _within(job, float_model, images, prefix)
     else:
-        quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
+        quantised = openvino.quantize(
+            float_model, nncf.Dataset(images), request.head, len(images), ranges=request.ranges
+        )
     job.note(float_model=float_model, quantised=quantised)
     if request.verify and images.images and not dynamic:
         metadata, size = job.exporter.metadata, (int(im.shape[2]), int(im.shape[3]))
@@ -224,7 +226,13 @@ def _within(job: Job, float_model: ov.Model, images: HeldBack, prefix: str) -> o
     with tempfile.TemporaryDirectory() as folder:
         control = precision.Control(job, float_model, loader, Path(folder))
         made = openvino.quantize(
-            float_model, nncf.Dataset(images), request.head, len(images), control.accuracy, request.min_retention
+            float_model,
+            nncf.Dataset(images),
+            request.head,
+            len(images),
+            control.accuracy,
+            request.min_retention,
+            request.ranges,
         )
     kept = openvino.layers_in_float(made)
     LOGGER.info(f"{kept} layers stay in float")

@@ -96,7 +96,9 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
         request = replace(request, head="int8")  # nothing to keep apart
     elif self.args.nms is False and getattr(head, "one2one_cv2", None) is not None:
         model = one_to_one(model)
-    if aware.quantization_of(model) is not None:
+    quantization = aware.quantization_of(model)
+    if quantization is not None:
+        request = _as_trained(request, quantization.granularity)
         self.args.data = "none, the ranges were trained"  # or upstream falls back to a set of its own
     _check_integers(request, model)
     if request.profile.format in {"tflite", "edgetpu"}:
@@ -204,6 +206,21 @@ def _check_trained(model: nn.Module) -> None:
             f"{given[0]}={getattr(chosen, given[0])!r} is not for a model that was trained quantisation-aware: its "
             "weights and ranges were trained for each other; leave it out"
         )
+
+
+def _as_trained(request: Request, granularity: str) -> Request:
+    """The request with the granularity that a model was trained with, where the format has it.
+
+    Raises:
+        OptionError: another was asked for.
+    """
+    if granularity not in request.profile.granularity:
+        return request
+    if current().granularity not in {None, granularity}:
+        raise OptionError(
+            f"granularity={current().granularity!r} but the model was trained with {granularity!r}; leave it out"
+        )
+    return replace(request, granularity=granularity)
 
 
 def _check_data(args: Any, task: str) -> None:
