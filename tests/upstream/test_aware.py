@@ -37,8 +37,8 @@ def tensor(tmp_path_factory, shapes_data):
 
 @pytest.fixture(scope="module")
 def channel(tmp_path_factory, shapes_data):
-    """Trained for OpenVINO, with ReLU6 swapped in."""
-    return trained(tmp_path_factory.mktemp("channel"), shapes_data, "openvino", None, activation="relu6")
+    """Trained for OpenVINO."""
+    return trained(tmp_path_factory.mktemp("channel"), shapes_data, "openvino", None)
 
 
 @pytest.fixture
@@ -109,6 +109,15 @@ def test_a_file_is_as_accurate_as_the_model_that_was_trained(checkpoint, tensor,
     assert contract["granularity"] == "tensor"
 
 
+@pytest.mark.parametrize(("format", "head"), [("tflite", "int8"), ("openvino", "int8"), ("saved_model", None)])
+def test_head_3_in_integers_has_the_ranges_of_the_start(tensor, channel, shapes_data, tmp_path, format, head):
+    done = channel if format == "openvino" else tensor
+    file = YOLO(shutil.copy(done.checkpoint, tmp_path)).export(format=format, quantize=8, head=head, imgsz=160)
+    file = next(Path(file).glob("*_full_integer_quant.tflite")) if format == "saved_model" else file
+    accuracy = YOLO(file, task="detect").val(data=shapes_data, imgsz=160, plots=False, verbose=False).box.map
+    assert accuracy >= 0.93 * done.recovered
+
+
 def test_an_openvino_file_has_the_trained_ranges(channel, shapes_data, tmp_path):
     import openvino as ov
 
@@ -117,7 +126,7 @@ def test_an_openvino_file_has_the_trained_ranges(channel, shapes_data, tmp_path)
     checkpoint = Path(shutil.copy(channel.checkpoint, tmp_path))
     folder = YOLO(checkpoint).export(format="openvino", quantize=8, imgsz=160)
     accuracy = YOLO(folder, task="detect").val(data=shapes_data, imgsz=160, plots=False, verbose=False).box.map
-    assert accuracy == pytest.approx(channel.recovered, abs=0.01)
+    assert accuracy == pytest.approx(channel.recovered, abs=0.02)
     ranges = openvino.activation_ranges(ov.Core().read_model(next(Path(folder).glob("*.xml"))))
     quantization = aware.quantization_of(YOLO(checkpoint).model.float())
     learned = np.array(sorted(quantization.ranges().values()))
@@ -125,7 +134,6 @@ def test_an_openvino_file_has_the_trained_ranges(channel, shapes_data, tmp_path)
         if name not in {"x", "images"}:
             assert np.abs(learned - found).max(1).min() < 1e-4, name
     metadata = json.loads((Path(folder) / "metadata.json").read_text())["edgequant"]
-    assert metadata["activation"] == "relu6"
     assert metadata["trained"]["target"] == "openvino"
 
 
@@ -133,10 +141,7 @@ def test_points_that_were_none_in_training_are_named(channel, checkpoint, tmp_pa
     other = Path(shutil.copy(channel.checkpoint, tmp_path / "other.pt"))
     settings = {"quantize": 8, "imgsz": 160}
     with pytest.raises(RecipeError, match="has no trained range"):
-        YOLO(checkpoint).export(format="tflite", head="int8", **settings)
-    silu = aware.quantization_of(YOLO(checkpoint).model)
-    relu = aware.quantization_of(YOLO(other).model)
-    assert len(relu.points) < len(silu.points)
+        YOLO(other).export(format="tflite", head="raw", **settings)
     with pytest.raises(OptionError, match="granularity='channel' but the model was trained with 'tensor'"):
         YOLO(checkpoint).export(format="tflite", head="raw", granularity="channel", **settings)
     for option in ({"ranges": "mse"}, {"corrections": "none"}, {"precision": "auto"}):

@@ -154,10 +154,11 @@ def _quantiles(self: QuantileReducer, tensors: list[Tensor]) -> list[Tensor]:
 def activation_ranges(model: ov.Model) -> dict[str, tuple[float, float]]:
     """By name of the operation whose result is rounded to 8 bits, the range that these cover.
 
-    Of a result that is rounded with several ranges, where it is read and where it was moved to, the widest.
+    In execution order; of a result that is rounded with several ranges, where it is read and where it was moved to, the
+    widest.
     """
     ranges: dict[str, tuple[float, float]] = {}
-    for node in model.get_ops():
+    for node in model.get_ordered_ops():
         if _rounds_activations(node):
             name = _computed(node).get_friendly_name()
             low, high = (float(_constant(node.input_value(position).get_node())) for position in (1, 2))

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..errors import RecipeError
 from .calibration import Statistics
-from .graph import CARRIES, Graph
+from .graph import CARRIES, Graph, Operation
 
 #: Tensor index to (low, high), in the tensor's own units.
 Ranges = dict[int, tuple[float, float]]
@@ -86,6 +86,11 @@ def completed(graph: Graph, trained: Ranges, in_float: Container[int] = ()) -> R
             lows, highs = zip(*sources, strict=True)
             made[tensor] = (min(lows), max(highs))
     return made
+
+
+def of_head(graph: Graph) -> list[Operation]:
+    """The operations of Head #3 whose results have ranges of their own, in execution order."""
+    return [op for op in graph.head() if op.kind not in CARRIES | _FIXED]
 
 
 def histogram_tensors(name: str, graph: Graph, logits: frozenset[int] = frozenset()) -> set[int]:

@@ -12,7 +12,7 @@ Quantization, 2020; Jain et al., Trained Quantization Thresholds, 2020, for the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +54,8 @@ class FakeQuantization(nn.Module):
         layers: numbers of the calls whose weights are rounded.
         granularity: of the weights' steps, ``channel`` or ``tensor``.
         target: the export format whose points these are.
+        head: what Head #3 is rounded with where it is in integers, which training leaves out: (kind of operation, low,
+            high) in execution order.
     """
 
     def __init__(
@@ -63,9 +65,10 @@ class FakeQuantization(nn.Module):
         layers: Iterable[int],
         granularity: str,
         target: str,
+        head: Sequence[tuple[str, float, float]] = (),
     ) -> None:
         super().__init__()
-        self.granularity, self.target = granularity, target
+        self.granularity, self.target, self.head = granularity, target, tuple(head)
         self.layers = frozenset(layers)
         distinct = sorted(set(ranges.values()))
         self.points = {number: distinct.index(range_) for number, range_ in ranges.items()}

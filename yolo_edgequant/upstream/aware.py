@@ -72,9 +72,8 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
         raise UnsupportedModelError(
             f"a {type(module).__name__} cannot be trained quantisation-aware: its forward pass is its own"
         )
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.pt"
-        model.save(file)
+
+    def exported(head: str) -> dict[str, Any]:
         with observed() as seen:
             YOLO(file).export(
                 format=target,
@@ -83,11 +82,17 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
                 split="train",
                 fraction=share(data, _CALIBRATED_ON),
                 imgsz=imgsz,
-                head="raw",  # the points before Head #3 are those of every kind of head, and no others can be trained
+                head=head,
                 granularity=granularity,
                 corrections=None if target == "openvino" else "cells",  # others change weights, which are trained here
                 verify=False,
             )
+        return seen
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.pt"
+        model.save(file)
+        seen, whole = exported("raw"), exported("int8")
         fused = folded(YOLO(file).model.float())  # saved in half precision, as what was exported
     shape = (1, module.yaml.get("channels", 3), imgsz, imgsz)
     calls, prints = trace(fused, shape)
@@ -120,7 +125,8 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
     fixed = {number for number in points if calls[number].name in {"sigmoid", "softmax"} and target != "openvino"}
     points.update(dict.fromkeys(fixed, (0.0, 255 / 256)))  # which TFLite's kernels give these, whatever their values
     layers = {number for number, call in enumerate(calls) if call.name in {"conv2d", "conv_transpose2d", "linear"}}
-    return FakeQuantization(points, fixed, layers, granularity, target)
+    head = _head_of_openvino(whole, shape, prints) if target == "openvino" else _head_of_tflite(whole)
+    return FakeQuantization(points, fixed, layers, granularity, target, head)
 
 
 def rounded(model: YOLO, quantization: FakeQuantization) -> YOLO:
@@ -143,7 +149,25 @@ def _of_openvino(seen: dict[str, Any], shape: tuple[int, ...]) -> tuple[dict[Any
     ranges = openvino.activation_ranges(seen["quantised"])
     values = openvino.values(seen["float_model"], list(ranges), probe(shape))
     pixels = {node.get_friendly_name() for node in seen["float_model"].get_parameters()}
-    return {name: fingerprint(value) for name, value in values.items() if name not in pixels}, ranges
+    return {name: fingerprint(values[name]) for name in ranges if name not in pixels}, ranges
+
+
+def _head_of_tflite(seen: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Kinds and ranges of Head #3 in a calibrated graph."""
+    from ..quantization.ranges import of_head
+
+    calibrated: Calibrated = seen["calibrated"]
+    ranges = calibrated.ranges(seen["request"].ranges)
+    return [(op.kind, *ranges[op.outputs[0]]) for op in of_head(calibrated.graph)]
+
+
+def _head_of_openvino(
+    seen: dict[str, Any], shape: tuple[int, ...], points: dict[int, np.ndarray]
+) -> list[tuple[str, float, float]]:
+    """Ranges of what a quantised OpenVINO model rounds and the trained part of the model does not compute."""
+    prints, ranges = _of_openvino(seen, shape)
+    trained = match(prints, points)
+    return [("FakeQuantize", *ranges[name]) for name in prints if name not in trained]
 
 
 def prints_of(content: bytes, shape: tuple[int, ...]) -> dict[int, np.ndarray]:
@@ -217,9 +241,13 @@ def calibrated(job: Job, content: bytes, shape: tuple[int, ...], logits: list[in
     """A float ``.tflite`` file of a quantisation-aware model with the ranges that were trained."""
     from ..pipeline import Calibrated
     from ..quantization.graph import Graph
+    from ..quantization.ranges import of_head
 
     graph = Graph(content)
     ranges = trained_ranges(job, shape, prints_of(content, shape))
+    head, known = of_head(graph), quantization_of(job.source).head
+    if [op.kind for op in head] == [kind for kind, _, _ in known]:
+        ranges |= {op.outputs[0]: (low, high) for op, (_, low, high) in zip(head, known, strict=True)}
     return Calibrated(content, graph, {}, frozenset(graph.outputs[position] for position in logits), ranges)
 
 
@@ -239,8 +267,10 @@ def quantised(job: Job, float_model: ov.Model, shape: tuple[int, ...]) -> ov.Mod
     names = [name for name in openvino.activation_ranges(made) if name not in pixels]
     prints = {name: fingerprint(value) for name, value in openvino.values(float_model, names, image).items()}
     ranges = trained_ranges(job, shape, prints)
-    missing = [name for name in names if name not in ranges]
-    if missing:
+    missing, head = [name for name in names if name not in ranges], quantization_of(job.source).head
+    if len(missing) == len(head):
+        ranges |= {name: (low, high) for name, (_, low, high) in zip(missing, head, strict=True)}
+    elif missing:
         raise RecipeError(no_range(missing[0], quantization_of(job.source).target, job.request.profile.format))
     openvino.set_ranges(made, ranges | dict.fromkeys(pixels, (0.0, 1.0)))
     return made
