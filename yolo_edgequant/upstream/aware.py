@@ -122,8 +122,14 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
                 f"a {type(module).__name__} cannot be trained quantisation-aware for {target!r}, whose files compute "
                 f"something else than its training: {error}"
             ) from error
-    fixed = {number for number in points if calls[number].name in {"sigmoid", "softmax"} and target != "openvino"}
-    points.update(dict.fromkeys(fixed, (0.0, 255 / 256)))  # which TFLite's kernels give these, whatever their values
+    fixed: set[int] = set()
+    if target != "openvino":
+        fixed = {number for number in points if calls[number].name in {"sigmoid", "softmax"}}
+        # TFLite's kernels give these results this range, whatever their values
+        points.update(dict.fromkeys(fixed, (0.0, 255 / 256)))
+        # the outputs' ranges end where scores count as nothing, which losses over all cells would have them forget
+        outputs = {tensor: known[tensor] for tensor in seen["calibrated"].graph.outputs}
+        fixed |= set(match(outputs, {number: prints[number] for number in points}).values())
     layers = {number for number, call in enumerate(calls) if call.name in {"conv2d", "conv_transpose2d", "linear"}}
     head = _head_of_openvino(whole, shape, prints) if target == "openvino" else _head_of_tflite(whole)
     return FakeQuantization(points, fixed, layers, granularity, target, head)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Eight times upstream's weights of the same losses against the labels: a teacher says more about an image than they do.
 # On the drawn data four to sixteen times were about as good; once and sixty-four times were worse.
 _SCORES, _BOXES = 4.0, 12.0
+_FLOOR = -7.6  # logit of half the lowest score that Ultralytics' validation looks at, 0.001
 
 
 def loss(
@@ -64,6 +65,8 @@ def output_distance(student: dict[str, torch.Tensor], teacher: dict[str, torch.T
                 f"the teacher's {name} are {tuple(theirs)} (channels, cells) and the model's {tuple(ours)}: choose a "
                 "teacher with the data's classes and the model's kind of head"
             )
+    # lower scores count as nothing in validation, and 8-bit files clip them
+    student, teacher = ({**outputs, "scores": outputs["scores"].clamp(min=_FLOOR)} for outputs in (student, teacher))
     wanted = teacher["scores"].sigmoid()
     weight = wanted.amax(1, keepdim=True)  # (B, 1, A)
     # from logits: mixed precision refuses the entropy of probabilities
