@@ -40,7 +40,7 @@ RECIPE: dict[str, Any] = {
     "batch": 16,
     "nbs": 16,  # a step of the optimiser after every batch: there are few of them
     "optimizer": "AdamW",
-    "lr0": 0.001,
+    "lr0": 0.0003,
     "lrf": 0.01,
     "cos_lr": True,
     "warmup_epochs": 0.2,
