@@ -23,6 +23,8 @@ from yolo_edgequant.upstream.export import observed
 
 SHAPE = (1, 3, 160, 160)
 
+pytestmark = pytest.mark.slow
+
 
 def trained(folder, data, target, granularity, **train):
     settings = {"epochs": 1, "batch": 8, "console": Console(file=io.StringIO()), **train}

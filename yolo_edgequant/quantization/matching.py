@@ -51,6 +51,8 @@ def match(wanted: Mapping[int, np.ndarray], known: Mapping[Key, np.ndarray]) -> 
     Returns:
         The nearest of `known` for each of `wanted` that has one.
     """
+    if not known:
+        return {}
     keys = list(known)
     table = np.array([known[key] for key in keys])
     found = {}
