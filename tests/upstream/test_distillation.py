@@ -11,6 +11,7 @@ import yolo_edgequant
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import OptionError
 from yolo_edgequant.training.activations import swap_activation
+from yolo_edgequant.training.fake_quantization import FakeQuantization
 from yolo_edgequant.upstream.distillation import output_distance
 
 
@@ -96,6 +97,15 @@ def test_the_added_term_trains_the_student_and_not_the_teacher(pair):
     total[-1].backward()
     assert model.student_model.model[0].conv.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in model.teacher_model.parameters())
+
+
+def test_a_rounded_student_learns_nothing_but_its_teachers_outputs(pair):
+    model = pair(None)
+    points = FakeQuantization({0: (-30.0, 30.0)}, (), {0}, "tensor", "tflite")
+    model.student_model.add_module("fake_quantization", points)
+    total, _ = model(batch())
+    assert (total[:-1] == 0).all()
+    assert total[-1] > 0
 
 
 def test_validation_is_upstreams(pair):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Eight times upstream's weights of the same losses against the labels: a teacher says more about an image than they do.
 # On the drawn data four to sixteen times were about as good; once and sixty-four times were worse.
 _SCORES, _BOXES = 4.0, 12.0
+_UNMATCHED = {"mask_coefficient", "kpts", "angle"}  # outputs that only labels teach
 _FLOOR = -7.6  # logit of half the lowest score that Ultralytics' validation looks at, 0.001
 
 
@@ -30,14 +31,16 @@ def loss(
     import torch
 
     total, items = original(self, batch, preds)
-    ours = swapped(self.student_model) is not None or aware.quantization_of(self.student_model) is not None
-    if not self.training or not ours:
+    rounded = aware.quantization_of(self.student_model) is not None
+    if not self.training or (swapped(self.student_model) is None and not rounded):
         return total, items
     head = len(self.feats_idx) - 1  # upstream's hooks keep the head's output behind those of the neck
     student, teacher = self._student_feats[head], self._teacher_feats[head]
     branches = [name for name in ("one2many", "one2one") if name in student] or ["one2many"]
     pairs = [(self.decouple_outputs(student, name), self.decouple_outputs(teacher, name)) for name in branches]
     distance = sum(output_distance(*pair) for pair in pairs) / len(pairs)
+    if rounded and swapped(self.student_model) is None and not _UNMATCHED & pairs[0][0].keys():
+        total = torch.zeros_like(total)  # it starts at its teacher's answers, and a few labels would lead it away
     items["dis_loss"] = items["dis_loss"] + distance.detach()
     return torch.cat((total[:-1], total[-1:] + distance * batch["img"].shape[0])), items
 
