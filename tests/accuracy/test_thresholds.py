@@ -28,7 +28,7 @@ def settings(coco, reference_model):
 @pytest.fixture(scope="module")
 def rows(settings, tmp_path_factory):
     wanted = [
-        Row(c["format"], c["head"], c["granularity"], "percentile" if c["format"] == "openvino" else "activation")
+        Row(c["format"], c["head"], c["granularity"], "nncf" if c["format"] == "openvino" else "activation")
         for c in THRESHOLDS["retention"]
     ]
     done = run(settings, wanted, tmp_path_factory.mktemp("bench"), print)

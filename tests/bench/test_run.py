@@ -24,7 +24,7 @@ def test_cases_are_every_possible_combination_in_order():
 
 def test_cases_without_ranges_take_each_formats_default():
     rows = cases(["litert", "openvino"], ["float"], ["channel"], [], baseline=False)
-    assert [row.ranges for row in rows] == ["activation", "percentile"]
+    assert [row.ranges for row in rows] == ["activation", "nncf"]
 
 
 def test_cases_leave_out_what_a_format_cannot_hold():
@@ -195,7 +195,7 @@ def test_run_passes_options_only_to_our_exports(settings, steps, tmp_path):
         {},
         {"head": "int8", "granularity": "channel", "ranges": "activation", "corrections": "all"},
         {},
-        {"head": "int8", "granularity": "channel", "ranges": "percentile"},
+        {"head": "int8", "granularity": "channel", "ranges": "nncf"},
     ]
     assert all((e["imgsz"], e["split"], e["fraction"]) == ([96, 160], "train", 0.5) for e in exports)
     models = {e["model"] for e in exports}

@@ -14,7 +14,7 @@ from yolo_edgequant.targets.profiles import PROFILES, require_packages, resolve
         ("tflite", ("int8", "channel", "activation", "int8")),
         ("edgetpu", ("int8", "channel", "activation", "int8")),
         ("saved_model", ("float", "channel", "activation", "int8")),
-        ("openvino", ("float", "channel", "percentile", "float")),
+        ("openvino", ("float", "channel", "nncf", "float")),
     ],
 )
 def test_defaults(name, expected):
@@ -58,8 +58,8 @@ def test_a_retention_is_for_mixed_precision():
         ("saved_model", {"head": "raw"}, "'float' or 'int8'"),
         ("openvino", {"io": "int8"}, "'float'"),
         ("openvino", {"granularity": "tensor"}, "'channel'"),
-        ("openvino", {"ranges": "activation"}, "'percentile' or 'nncf'"),
-        ("openvino", {"ranges": "minmax", "head": "float"}, "'percentile' or 'nncf'"),
+        ("openvino", {"ranges": "activation"}, "'nncf' or 'percentile'"),
+        ("openvino", {"ranges": "minmax", "head": "float"}, "'nncf' or 'percentile'"),
     ],
 )
 def test_impossible_combinations_say_what_is_possible(name, options, takes):

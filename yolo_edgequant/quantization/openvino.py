@@ -67,7 +67,7 @@ def quantize(
     count: int,
     accuracy: Callable[[ov.CompiledModel], float] | None = None,
     least: float = 0.0,
-    ranges: str = "percentile",
+    ranges: str = "nncf",
     correct_bias: bool = True,
 ) -> ov.Model:
     """Quantise weights and activations to INT8.
