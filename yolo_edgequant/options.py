@@ -14,7 +14,7 @@ from .errors import OptionError
 CHOICES: dict[str, tuple[Any, ...]] = {
     "head": ("int8", "float", "raw"),
     "granularity": ("channel", "tensor"),
-    "ranges": ("minmax", "percentile", "mse", "activation", "auto", "nncf"),
+    "ranges": ("minmax", "percentile", "mse", "activation", "auto"),
     "io": ("int8", "uint8", "float"),
     "corrections": ("all", "bias", "cells", "equalization", "none"),
     "precision": ("int8", "auto"),
@@ -31,8 +31,7 @@ class ExportOptions:
             ``float`` (FP32 inside the same file) or ``raw`` (left to the host).
         granularity: one scale of the weights per output ``channel``, or one per ``tensor``.
         ranges: how the ranges of activations are estimated, see :mod:`.quantization.ranges`; ``auto`` takes the
-            estimator that agrees best with the float model on images held back from calibration; ``nncf`` leaves it to
-            NNCF.
+            estimator that agrees best with the float model on images held back from calibration.
         io: type of the file's input, and of its outputs where they are quantised: ``int8``, ``uint8`` or ``float``.
         corrections: ``bias`` makes up for the mean error of rounded weights (:mod:`.quantization.bias`), ``cells``
             takes the ranges of boxes and the like from cells that may become detections (:mod:`.quantization.cells`);

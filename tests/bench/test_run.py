@@ -195,7 +195,7 @@ def test_run_passes_options_only_to_our_exports(settings, steps, tmp_path):
         {},
         {"head": "int8", "granularity": "channel", "ranges": "activation", "corrections": "all"},
         {},
-        {"head": "int8", "granularity": "channel", "ranges": "nncf"},
+        {"head": "int8", "granularity": "channel"},
     ]
     assert all((e["imgsz"], e["split"], e["fraction"]) == ([96, 160], "train", 0.5) for e in exports)
     models = {e["model"] for e in exports}

@@ -93,30 +93,6 @@ def wide():
     return ov.convert_model(model, example_input=torch.zeros(1, 3, 256, 256), input=[1, 3, 256, 256])
 
 
-def test_percentile_ranges_leave_outliers_out():
-    found = {
-        ranges: openvino.activation_ranges(openvino.quantize(wide(), nncf.Dataset(outliers()), "raw", 8, ranges=ranges))
-        for ranges in ("percentile", "nncf")
-    }
-    assert found["percentile"].keys() == found["nncf"].keys()
-    assert max(high for _, high in found["nncf"].values()) > 500
-    assert max(high for _, high in found["percentile"].values()) < 5
-
-
-def test_quantiles_of_a_sample_are_those_of_all_values(monkeypatch):
-    values = list(np.random.default_rng(1).normal(size=(8, 1, 3, 256, 256)).astype(np.float32))
-
-    def ranges():
-        return openvino.activation_ranges(
-            openvino.quantize(wide(), nncf.Dataset(values), "raw", 8, ranges="percentile")
-        )
-
-    sampled = ranges()
-    monkeypatch.setattr(openvino, "_SAMPLES", 1 << 30)
-    for name, (low, high) in ranges().items():
-        assert sampled[name] == (pytest.approx(low, rel=0.1), pytest.approx(high, rel=0.1)), name
-
-
 def test_ranges_can_be_replaced():
     model = wide()
     made = openvino.quantize(model, nncf.Dataset(outliers()), "raw", 8, correct_bias=False)

@@ -58,8 +58,8 @@ def test_a_retention_is_for_mixed_precision():
         ("saved_model", {"head": "raw"}, "'float' or 'int8'"),
         ("openvino", {"io": "int8"}, "'float'"),
         ("openvino", {"granularity": "tensor"}, "'channel'"),
-        ("openvino", {"ranges": "activation"}, "'nncf' or 'percentile'"),
-        ("openvino", {"ranges": "minmax", "head": "float"}, "'nncf' or 'percentile'"),
+        ("openvino", {"ranges": "activation"}, "'nncf'"),
+        ("openvino", {"ranges": "minmax", "head": "float"}, "'nncf'"),
     ],
 )
 def test_impossible_combinations_say_what_is_possible(name, options, takes):

@@ -227,10 +227,7 @@ def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, An
     model = shutil.copy(settings.model, place)
     stock = row.head == "stock"
     chosen = {name: getattr(row, name) for name in ("head", "granularity", "ranges", "corrections")}
-    chosen = {
-        name: value for name, value in chosen.items() if value != "-" and (name, value) != ("corrections", "nncf")
-    }
-    ours = {} if stock else chosen
+    ours = {} if stock else {name: value for name, value in chosen.items() if value not in {"-", "nncf"}}
     return {
         "model": str(Path(model).resolve()),
         "stock": stock,

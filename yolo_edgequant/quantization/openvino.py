@@ -4,29 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from unittest import mock
 
 import nncf
 import numpy as np
 import openvino as ov
-from nncf.common.tensor_statistics.collectors import QuantileReducer, determine_reduction_axes
-from nncf.quantization.range_estimator import (
-    AggregatorType,
-    RangeEstimatorParameters,
-    StatisticsCollectorParameters,
-    StatisticsType,
-)
-from nncf.tensor import Tensor
 
 from ..errors import RecipeError
-from ..runtime import interpreter
+from ..runtime.interpreter import Tensor
 from ..verification.agreement import Run
 
 LOGGER = logging.getLogger("yolo_edgequant")
 
 _LAYERS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
-_OUTLIERS = 1e-4  # share of the values beyond each end of a percentile range
-_SAMPLES = 1 << 15
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 on CPUs that have it
 _MOVES = {
     "FakeQuantize",
@@ -67,7 +56,6 @@ def quantize(
     count: int,
     accuracy: Callable[[ov.CompiledModel], float] | None = None,
     least: float = 0.0,
-    ranges: str = "nncf",
     correct_bias: bool = True,
 ) -> ov.Model:
     """Quantise weights and activations to INT8.
@@ -80,8 +68,6 @@ def quantize(
         count: number of batches in `images`, all of which are used.
         accuracy: of a compiled model; with it, NNCF puts layers back to float until `least` is reached.
         least: share of the float model's accuracy, 0 to 1.
-        ranges: of activations: ``percentile``, the mean over the images of what holds 99.98 % of an image's values, or
-            ``nncf``, NNCF's own choice.
         correct_bias: make up for the mean error of what is rounded.
 
     Raises:
@@ -99,13 +85,9 @@ def quantize(
         "subset_size": count,
         "ignored_scope": nncf.IgnoredScope(names=scope) if scope else None,
     }
-    advanced = nncf.AdvancedQuantizationParameters(
-        activations_range_estimator_params=_percentile() if ranges == "percentile" else None,
-        disable_bias_correction=not correct_bias,
-    )
+    advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=not correct_bias)
     if accuracy is None:
-        with mock.patch.object(QuantileReducer, "_reduce_out_of_place", _quantiles):
-            quantised = nncf.quantize(model, images, advanced_parameters=advanced, **settings)
+        quantised = nncf.quantize(model, images, advanced_parameters=advanced, **settings)
     else:
 
         def validate(compiled: ov.CompiledModel, data: Iterable[np.ndarray]) -> tuple[float, list[list[np.ndarray]]]:
@@ -115,40 +97,18 @@ def quantize(
         for position, output in enumerate(model.outputs):
             if not output.get_names():
                 output.get_tensor().set_names({f"output{position}"})  # NNCF compares outputs by name
-        with mock.patch.object(QuantileReducer, "_reduce_out_of_place", _quantiles):
-            quantised = nncf.quantize_with_accuracy_control(
-                model,
-                images,
-                images,
-                validate,
-                max_drop=1 - least,
-                drop_type=nncf.DropType.RELATIVE,
-                advanced_quantization_parameters=advanced,
-                **settings,
-            )
+        quantised = nncf.quantize_with_accuracy_control(
+            model,
+            images,
+            images,
+            validate,
+            max_drop=1 - least,
+            drop_type=nncf.DropType.RELATIVE,
+            advanced_quantization_parameters=advanced,
+            **settings,
+        )
     _assert_float(quantised, set(scope))
     return quantised
-
-
-def _percentile() -> RangeEstimatorParameters:
-    """NNCF's name of the central values of each image, their ends averaged over the images."""
-    end = StatisticsCollectorParameters(
-        statistics_type=StatisticsType.QUANTILE, aggregator_type=AggregatorType.MEAN, quantile_outlier_prob=_OUTLIERS
-    )
-    return RangeEstimatorParameters(min=end, max=end)
-
-
-_all_quantiles = QuantileReducer._reduce_out_of_place
-
-
-def _quantiles(self: QuantileReducer, tensors: list[Tensor]) -> list[Tensor]:
-    """NNCF's quantiles, of an even sample: it sorts all values, which takes longer than the rest of the export."""
-    values = tensors[0].data
-    axes = determine_reduction_axes(values.ndim, self._axes, self._axes_mode)
-    if values.size > _SAMPLES and len(axes) == values.ndim:
-        step = values.size // _SAMPLES | 1  # odd: coprime to the channel counts, so no channel is left out
-        tensors = [Tensor(values.reshape(-1)[::step].reshape((1,) * (values.ndim - 1) + (-1,)))]
-    return _all_quantiles(self, tensors)
 
 
 def activation_ranges(model: ov.Model) -> dict[str, tuple[float, float]]:
@@ -221,7 +181,7 @@ def run(model: ov.Model, images: Sequence[np.ndarray], exact: bool = False) -> R
     """
     compiled = ov.compile_model(model, "CPU", _EXACT if exact else {})
     made = [[np.array(value) for value in compiled([image]).values()] for image in images]
-    return Run([interpreter.Tensor(tuple(value.shape), np.dtype(np.float32)) for value in made[0]], made)
+    return Run([Tensor(tuple(value.shape), np.dtype(np.float32)) for value in made[0]], made)
 
 
 def _ends_layer(node: ov.Node) -> bool:

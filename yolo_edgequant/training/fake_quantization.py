@@ -29,7 +29,7 @@ _MOVES = {
     *("chunk", "split", "unbind", "__getitem__", "__get__", "detach", "clone", "to", "float"),
     *("max_pool2d", "_max_pool2d", "boolean_dispatch", "interpolate", "upsample"),
 }
-_WEIGHTED = {"conv2d": 0, "conv_transpose2d": 1, "linear": 0}  # axis of the output channels in the weights
+WEIGHTED = {"conv2d": 0, "conv_transpose2d": 1, "linear": 0}  # axis of the output channels in the weights
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ class Trace(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if self._paused or name in _MOVES:
             return func(*args, **kwargs)
-        if name in _WEIGHTED and self.quantization is not None:
-            weight = self.quantization.weights(len(self.calls), args[1], _WEIGHTED[name])
+        if name in WEIGHTED and self.quantization is not None:
+            weight = self.quantization.weights(len(self.calls), args[1], WEIGHTED[name])
             args = (args[0], weight, *args[2:])
         if name in {"silu", "silu_"}:
             gate = self._computed("sigmoid", torch.sigmoid(args[0]))

@@ -142,7 +142,7 @@ def finetune(
         model: a ``YOLO`` or a checkpoint's path, of a task that detects (detect, segment, pose, obb); left as it is.
         data: data set YAML with a train and a validation split.
         activation: a key of :data:`.activations.ACTIVATIONS` to swap in; None keeps the model's own.
-        target: train quantisation-aware for this export format: a key of :data:`..upstream.aware.TARGETS`. The
+        target: train quantisation-aware for this export format: one of :data:`..upstream.aware.TARGETS`. The
             checkpoint then exports to it (those of tflite to litert, edgetpu and saved_model, too) without
             calibration, with the ranges that were trained.
         granularity: with `target`, of the weights' steps: ``channel`` or ``tensor``; None for the target's default.

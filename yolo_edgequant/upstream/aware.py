@@ -65,7 +65,7 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
     from ultralytics.nn.tasks import BaseModel
 
     from ..quantization.ranges import completed
-    from ..training.fake_quantization import FakeQuantization, Trace
+    from ..training.fake_quantization import WEIGHTED, FakeQuantization, Trace
 
     module = model.model
     if type(module).predict is not BaseModel.predict:
@@ -130,7 +130,7 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
         # the outputs' ranges end where scores count as nothing, which losses over all cells would have them forget
         outputs = {tensor: known[tensor] for tensor in seen["calibrated"].graph.outputs}
         fixed |= set(match(outputs, {number: prints[number] for number in points}).values())
-    layers = {number for number, call in enumerate(calls) if call.name in {"conv2d", "conv_transpose2d", "linear"}}
+    layers = {number for number, call in enumerate(calls) if call.name in WEIGHTED}
     head = _head_of_openvino(whole, shape, prints) if target == "openvino" else _head_of_tflite(whole)
     return FakeQuantization(points, fixed, layers, granularity, target, head)
 
@@ -223,9 +223,13 @@ def folded(model: nn.Module) -> nn.Module:
     head = detection_head(model)
     with mock.patch.object(type(head), "fuse"):
         model.fuse(verbose=False)
+    _let_train(model)
+    return model
+
+
+def _let_train(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(".dfl." not in name)
-    return model
 
 
 def trained_ranges(job: Job, shape: tuple[int, ...], tensors: dict[Any, np.ndarray]) -> dict[Any, tuple[float, float]]:
@@ -312,11 +316,7 @@ def unquantised() -> Iterator[None]:
 
 
 def setup(trainer: BaseTrainer, checkpoint: dict[str, Any] | None) -> None:
-    """Give the model that is about to be trained its fake quantisation, a new one or the interrupted run's.
-
-    Raises:
-        UnsupportedModelError: the training is neither.
-    """
+    """Give the model that is about to be trained its fake quantisation, a new one or the interrupted run's."""
     student = getattr(trainer.model, "student_model", trainer.model)
     saved = (checkpoint or {}).get("ema") or (checkpoint or {}).get("model")
     saved = getattr(saved, "student_model", saved)
@@ -324,8 +324,7 @@ def setup(trainer: BaseTrainer, checkpoint: dict[str, Any] | None) -> None:
         # upstream built it anew, with the batch-norm that it no longer has
         restored = copy.deepcopy(saved).float()
         restored.args = student.args
-        for name, parameter in restored.named_parameters():
-            parameter.requires_grad_(".dfl." not in name)
+        _let_train(restored)
         if student is trainer.model:
             trainer.model = restored
         else:

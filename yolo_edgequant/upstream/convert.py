@@ -202,9 +202,7 @@ def torch2openvino(
     if request.precision == "auto":
         quantised = _within(job, float_model, images, prefix)
     else:
-        quantised = openvino.quantize(
-            float_model, nncf.Dataset(images), request.head, len(images), ranges=request.ranges
-        )
+        quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
     job.note(float_model=float_model, quantised=quantised)
     if request.verify and images.images and not dynamic:
         metadata, size = job.exporter.metadata, (int(im.shape[2]), int(im.shape[3]))
@@ -232,7 +230,6 @@ def _within(job: Job, float_model: ov.Model, images: HeldBack, prefix: str) -> o
             len(images),
             control.accuracy,
             request.min_retention,
-            request.ranges,
         )
     kept = openvino.layers_in_float(made)
     LOGGER.info(f"{kept} layers stay in float")
