@@ -158,8 +158,7 @@ class Trace(TorchFunctionMode):
         if self._paused or name in _MOVES:
             return func(*args, **kwargs)
         if name in WEIGHTED and self.quantization is not None:
-            weight = self.quantization.weights(len(self.calls), args[1], WEIGHTED[name])
-            args = (args[0], weight, *args[2:])
+            args = self._rounded(func, args, kwargs)
         if name in {"silu", "silu_"}:
             gate = self._computed("sigmoid", torch.sigmoid(args[0]))
             return self._computed("silu", args[0] * gate)
@@ -168,9 +167,30 @@ class Trace(TorchFunctionMode):
             return self._computed(name, result)
         return result
 
+    def _rounded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """A layer's arguments, (input, weights, ...), with rounded weights."""
+        weights = self.quantization.weights(len(self.calls), args[1], WEIGHTED[func.__name__])
+        return (args[0], weights, *args[2:])
+
     def _computed(self, name: str, result: torch.Tensor) -> torch.Tensor:
         number = len(self.calls)
         self.calls.append(Call(name, tuple(result.shape[1:])))
         if self.see is not None:
             self.see(number, result)
         return result if self.quantization is None else self.quantization.result(number, result)
+
+
+class BiasCorrection(Trace):
+    """Takes what rounding the weights adds to each layer's output on average off its bias, layer after layer.
+
+    What :mod:`..quantization.bias` does in a file, for the images of this pass.
+    """
+
+    def _rounded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        made = super()._rounded(func, args, kwargs)
+        values, rounded, bias, *rest = made
+        if bias is not None:
+            added = func(values, rounded - args[1], None, *rest, **kwargs)
+            channels = added.dim() - 1 if func.__name__ == "linear" else 1
+            bias.data -= added.mean([axis for axis in range(added.dim()) if axis != channels])
+        return made

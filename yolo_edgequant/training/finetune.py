@@ -59,7 +59,7 @@ RECIPE: dict[str, Any] = {
 #: 30 steps took it a seventh nearer to its teacher on images not trained on, and with five times the rate further away.
 AWARE: dict[str, Any] = {
     **RECIPE,
-    "epochs": 3,
+    "epochs": 10,
     "batch": 8,
     "nbs": 8,
     "lr0": 0.00001,
@@ -78,6 +78,7 @@ _FIXED = {
 LOGGER = logging.getLogger("yolo_edgequant")
 
 _PREPARED_ON = 64  # images, for the scales of features and the statistics of batch-norm
+_CORRECTED_ON = 24  # images in one pass, for the biases
 
 _EXPLODED = 5.0  # an epoch's loss over the least so far; seen while training goes well: below 1.3
 
@@ -185,11 +186,14 @@ def finetune(
         if activation is not None:
             LOGGER.info("preparing the model for %s", activation)
             _prepare(student, _loaded(model), activation, training_images(data, recipe["imgsz"], _PREPARED_ON))
-        quantization = None
         if target is not None:
             LOGGER.info("calibrating for %s, to start from its ranges", target)
-            quantization = aware.plan(student, str(data), target, granularity, recipe["imgsz"])
-        prepared = _accuracy(student if quantization is None else aware.rounded(student, quantization), data, train)
+            points = aware.plan(student, str(data), target, granularity, recipe["imgsz"])
+            images = training_images(data, recipe["imgsz"], _CORRECTED_ON, batch=_CORRECTED_ON)
+            start = aware.rounded(student, points, images[0])
+        else:
+            start = student
+        prepared = _accuracy(start, data, train)
         if interrupted is None:
             trained, settings = student, {**recipe, **settings}
         else:
@@ -197,7 +201,7 @@ def finetune(
         started = time.monotonic()
         with (
             _watched(trained, console or Console()),
-            aware.training_with(quantization if interrupted is None else None),
+            aware.training_of(start.model if interrupted is None else None),
         ):
             trained.train(activation=activation, **settings)
         seconds = time.monotonic() - started

@@ -24,6 +24,7 @@ from .images import share
 
 if TYPE_CHECKING:
     import openvino as ov
+    import torch
     from torch import nn
     from ultralytics import YOLO
     from ultralytics.engine.trainer import BaseTrainer
@@ -37,7 +38,7 @@ TARGETS = ("tflite", "litert", "openvino")
 _NAME = "fake_quantization"
 _CALIBRATED_ON = 256  # images at most
 
-_for_training: ContextVar[FakeQuantization | None] = ContextVar("yolo_edgequant_fake_quantization", default=None)
+_for_training: ContextVar[nn.Module | None] = ContextVar("yolo_edgequant_rounded", default=None)
 _paused: ContextVar[bool] = ContextVar("yolo_edgequant_fake_quantization_paused", default=False)
 
 
@@ -135,10 +136,23 @@ def plan(model: YOLO, data: str, target: str, granularity: str, imgsz: int) -> F
     return FakeQuantization(points, fixed, layers, granularity, target, head)
 
 
-def rounded(model: YOLO, quantization: FakeQuantization) -> YOLO:
-    """A copy of a model that computes with a fake quantisation."""
+def rounded(model: YOLO, quantization: FakeQuantization, images: torch.Tensor) -> YOLO:
+    """A copy of a model, on the CPU, that computes with a fake quantisation and biases corrected for it.
+
+    Args:
+        model: not fused.
+        quantization: its points.
+        images: (B, C, H, W) float32, 0 to 1, to correct the biases with.
+    """
+    import torch
+
+    from ..training.fake_quantization import BiasCorrection
+
     made = copy.deepcopy(model)
-    folded(made.model.float()).add_module(_NAME, copy.deepcopy(quantization))
+    module = folded(made.model.float().cpu()).train()
+    module.add_module(_NAME, quantization)
+    with torch.no_grad(), unquantised(), _tracing(module, BiasCorrection(quantization)):
+        module(images)
     return made
 
 
@@ -296,9 +310,9 @@ def no_range(tensor: str, trained: str, wanted: str) -> str:
 
 
 @contextlib.contextmanager
-def training_with(quantization: FakeQuantization | None) -> Iterator[None]:
-    """Let the next training in this context be with a fake quantisation."""
-    token = _for_training.set(quantization)
+def training_of(model: nn.Module | None) -> Iterator[None]:
+    """Let the next training in this context start from what :func:`rounded` made."""
+    token = _for_training.set(model)
     try:
         yield
     finally:
@@ -316,25 +330,24 @@ def unquantised() -> Iterator[None]:
 
 
 def setup(trainer: BaseTrainer, checkpoint: dict[str, Any] | None) -> None:
-    """Give the model that is about to be trained its fake quantisation, a new one or the interrupted run's."""
-    student = getattr(trainer.model, "student_model", trainer.model)
-    saved = (checkpoint or {}).get("ema") or (checkpoint or {}).get("model")
-    saved = getattr(saved, "student_model", saved)
-    if trainer.resume and quantization_of(saved) is not None:
-        # upstream built it anew, with the batch-norm that it no longer has
-        restored = copy.deepcopy(saved).float()
-        restored.args = student.args
-        _let_train(restored)
-        if student is trainer.model:
-            trainer.model = restored
-        else:
-            from ultralytics.nn.distill_model import DistillationModel
+    """Put a quantisation-aware model in place of the one that is about to be trained: a new or an interrupted one.
 
-            trainer.model = DistillationModel(trainer.args.distill_model, restored)
+    Upstream built that from its configuration, with the batch-norm that a quantisation-aware one no longer has.
+    """
+    start = _for_training.get()
+    if trainer.resume:
+        saved = (checkpoint or {}).get("ema") or (checkpoint or {}).get("model")
+        start = getattr(saved, "student_model", saved)
+    if quantization_of(start) is None:
         return
-    quantization = _for_training.get()
-    if quantization is not None:
-        folded(student).add_module(_NAME, quantization)
+    made = copy.deepcopy(start).float()
+    made.args = trainer.args
+    _let_train(made)
+    if hasattr(trainer.model, "student_model"):
+        from ultralytics.nn.distill_model import DistillationModel
+
+        made = DistillationModel(trainer.args.distill_model, made)
+    trainer.model = made
 
 
 def predict_once(original: Callable[..., Any], self: nn.Module, *args: Any, **kwargs: Any) -> Any:
