@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from yolo_edgequant.training.fake_quantization import FakeQuantization, Trace
+from yolo_edgequant.training.fake_quantization import BiasCorrection, FakeQuantization, Trace
 
 RANGES = {0: (-1.0, 3.0), 1: (0.0, 255 / 256), 2: (-0.25, 3.0), 4: (-1.0, 3.0)}
 
@@ -84,3 +84,37 @@ def test_a_trace_numbers_what_computes_and_rounds_it():
     levels = made.numpy() / ((high - low) / 255)
     np.testing.assert_allclose(levels, np.round(levels), atol=1e-3)
     assert torch.allclose(seen[2], silu(seen[0]))
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+def test_corrected_biases_take_back_what_rounded_weights_add(granularity):
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(2, 4, 3), torch.nn.ConvTranspose2d(4, 3, 2), torch.nn.Linear(3, 5)
+    with torch.no_grad():
+        layers[0].weight *= torch.tensor([1.0, 10, 100, 1000]).view(4, 1, 1, 1)
+    points, images = FakeQuantization({}, (), {0, 1, 2}, granularity, "tflite"), torch.rand(8, 2, 9, 9)
+    added = {}
+
+    class Added(Trace):
+        def _rounded(self, func, args, kwargs):
+            made = super()._rounded(func, args, kwargs)
+            shift = func(made[0], made[1], None, *made[3:], **kwargs) - func(
+                made[0], args[1], None, *made[3:], **kwargs
+            )
+            bias = args[2] - before[len(self.calls)]
+            axis = 1 if shift.dim() == 4 and func.__name__ != "linear" else -1
+            added[len(self.calls)] = (shift.movedim(axis, -1).flatten(0, -2).mean(0), bias)
+            return made
+
+    def forward():
+        return layers[2](layers[1](layers[0](images)).permute(0, 2, 3, 1))
+
+    before = [layer.bias.detach().clone() for layer in layers]
+    with torch.no_grad(), BiasCorrection(points):
+        forward()
+    with torch.no_grad(), Added(points):
+        forward()
+    assert set(added) == {0, 1, 2}
+    for shift, bias in added.values():
+        assert shift.abs().max() > 0
+        assert torch.allclose(shift, -bias, atol=float(shift.abs().max()) * 1e-3)

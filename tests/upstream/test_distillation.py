@@ -12,7 +12,7 @@ from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import OptionError
 from yolo_edgequant.training.activations import swap_activation
 from yolo_edgequant.training.fake_quantization import FakeQuantization
-from yolo_edgequant.upstream.distillation import output_distance
+from yolo_edgequant.upstream.distillation import averaged, mirrored, output_distance
 
 
 def outputs(nc=3, reg_max=4, cells=5, seed=0):
@@ -45,6 +45,49 @@ def test_the_distance_is_a_divergence_where_the_teacher_sees_something():
 def test_other_outputs_than_the_teachers_are_refused():
     with pytest.raises(OptionError, match=r"the teacher's scores are \(2, 5\) .* the model's \(3, 5\)"):
         output_distance(outputs(), outputs(nc=2))
+
+
+LEVELS = [(2, 4), (1, 2)]
+
+
+def test_mirrored_outputs_are_of_the_mirror_image():
+    random = torch.Generator().manual_seed(0)
+    cells = sum(height * width for height, width in LEVELS)
+    given = {"boxes": torch.rand(1, 4, cells, generator=random), "scores": torch.rand(1, 3, cells, generator=random)}
+
+    def decoded(outputs):
+        """(A, 4) boxes in shares of the image and their (A, 3) scores."""
+        centres = [
+            ((x + 0.5) / width, (y + 0.5) / height, 1 / width, 1 / height)
+            for height, width in LEVELS
+            for y in range(height)
+            for x in range(width)
+        ]
+        x, y, w, h = torch.tensor(centres).unbind(1)
+        left, top, right, bottom = outputs["boxes"][0]
+        return torch.stack((x - left * w, y - top * h, x + right * w, y + bottom * h), 1), outputs["scores"][0].T
+
+    boxes, scores = decoded(given)
+    made, made_scores = decoded(mirrored(given, LEVELS))
+    expected = torch.stack((1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]), 1)
+    for box, score in zip(expected, scores, strict=True):
+        at = (made - box).abs().sum(1).argmin()
+        assert torch.allclose(made[at], box, atol=1e-6)
+        assert torch.equal(made_scores[at], score)
+
+
+@pytest.mark.parametrize("reg_max", [1, 4])
+def test_the_average_of_outputs_is_of_probabilities(reg_max):
+    one, other = outputs(reg_max=reg_max), outputs(reg_max=reg_max, seed=1)
+    made = averaged(one, other)
+    assert torch.allclose(
+        made["scores"].sigmoid(), (one["scores"].sigmoid() + other["scores"].sigmoid()) / 2, atol=1e-5
+    )
+    if reg_max == 1:
+        assert torch.allclose(made["boxes"], (one["boxes"] + other["boxes"]) / 2)
+        return
+    made, one, other = (o["boxes"].view(2, 4, reg_max, 5).softmax(2) for o in (made, one, other))
+    assert torch.allclose(made, (one + other) / 2, atol=1e-5)
 
 
 @pytest.fixture
@@ -106,6 +149,27 @@ def test_a_rounded_student_learns_nothing_but_its_teachers_outputs(pair):
     total, _ = model(batch())
     assert (total[:-1] == 0).all()
     assert total[-1] > 0
+
+
+@pytest.mark.parametrize("fliplr", [0.0, 0.5])
+def test_a_rounded_students_teacher_sees_the_mirror_image_as_well(pair, monkeypatch, fliplr):
+    from yolo_edgequant.upstream import distillation
+
+    seen = []
+    monkeypatch.setattr(
+        distillation, "output_distance", lambda student, teacher: seen.append(teacher) or student["boxes"].sum()
+    )
+    model = pair(None)
+    model.student_model.args.fliplr = fliplr
+    model.student_model.add_module("fake_quantization", FakeQuantization({}, (), {0}, "tensor", "tflite"))
+    images = batch()["img"]
+    model(batch())
+    with torch.no_grad():
+        straight, flipped = (model.teacher_model(image)[1] for image in (images, images.flip(3)))
+    levels = [(8, 8), (4, 4), (2, 2)]
+    expected = averaged(straight, mirrored(flipped, levels)) if fliplr else straight
+    for name in ("boxes", "scores"):
+        assert torch.allclose(seen[0][name], expected[name], atol=1e-4)
 
 
 def test_validation_is_upstreams(pair):
