@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 from .errors import EdgeQuantError
 from .options import ExportOptions, options
 from .upstream import REGISTRY
+from .upstream.description import describe
 
 __all__ = [
     "EdgeQuantError",
@@ -33,7 +34,6 @@ __all__ = [
 enable = REGISTRY.enable
 disable = REGISTRY.disable
 patched = REGISTRY.patched
-describe = REGISTRY.describe
 
 # these need torch, which importing this package must not
 _LAZY = {"finetune": "training.finetune", "swap_activation": "training.activations"}

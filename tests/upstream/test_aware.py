@@ -169,6 +169,7 @@ def test_the_model_computes_with_its_rounding_until_it_is_exported(checkpoint):
         with aware.unquantised():
             plain = model(image)[0]
     assert 0 < (rounded - plain).abs().mean() < 5
+    assert "trained quantisation-aware: for 'tflite', weights per tensor" in yolo_edgequant.describe(YOLO(checkpoint))
 
 
 def test_an_interrupted_training_goes_on(tmp_path, shapes_data):

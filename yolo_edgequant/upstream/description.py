@@ -1,0 +1,45 @@
+"""What of this library is in Ultralytics, and in one of its models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import UnsupportedModelError
+from . import REGISTRY, aware
+from .activation import swapped
+
+if TYPE_CHECKING:
+    from torch import nn
+    from ultralytics import YOLO
+
+
+def describe(model: YOLO | nn.Module | None = None) -> str:
+    """Each patch as a unified diff of the upstream function; or what was changed in a model, a line each.
+
+    Args:
+        model: a loaded checkpoint, or its module; None for the patches.
+
+    Raises:
+        UnsupportedModelError: an exported file, which says in its metadata what it holds.
+    """
+    if model is None:
+        return REGISTRY.describe()
+    from torch import nn
+    from ultralytics.engine.model import Model
+
+    module = model.model if isinstance(model, Model) else model
+    if not isinstance(module, nn.Module):
+        raise UnsupportedModelError(
+            f"'{module}' is no PyTorch model: describe() takes a checkpoint; an exported file's metadata says what it "
+            "holds (docs/metadata.md)"
+        )
+    lines = []
+    activation, quantization = swapped(module), aware.quantization_of(module)
+    if activation is not None:
+        lines.append(f"activations: {activation}, swapped in")
+    if quantization is not None:
+        lines.append(
+            f"trained quantisation-aware: for {quantization.target!r}, weights per {quantization.granularity}, rounded "
+            f"at {len(quantization.points)} points"
+        )
+    return "\n".join(lines or ["unchanged: activations and arithmetic as Ultralytics made them"])
