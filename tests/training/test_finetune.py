@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import math
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -262,3 +263,14 @@ def test_every_task_and_nms_free_models_are_taught(tmp_path, weights, task):
     row = next(csv.DictReader((tmp_path / "run/results.csv").open()))
     assert 0 < float(row["train/dis_loss"]) < math.inf
     assert nn.SiLU not in {type(m) for m in YOLO(done.checkpoint).model.modules()}
+
+
+def test_training_on_the_cpu_has_all_cores():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        trainer = SimpleNamespace(device=torch.device("cpu"), train_loader=[None], epochs=1, start_epoch=0)
+        module._Watch(quiet()).start(trainer)
+        assert torch.get_num_threads() == os.cpu_count()
+    finally:
+        torch.set_num_threads(before)

@@ -10,6 +10,7 @@ import copy
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -411,6 +412,10 @@ class _Watch:
         self._least = math.inf
 
     def start(self, trainer: BaseTrainer) -> None:
+        if trainer.device.type == "cpu":
+            import torch
+
+            torch.set_num_threads(os.cpu_count() or 1)  # upstream leaves one core idle: of two, half
         batches = len(trainer.train_loader)
         self._bar = self.progress.add_task(
             "training", total=batches * trainer.epochs, completed=batches * trainer.start_epoch
