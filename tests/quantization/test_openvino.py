@@ -61,23 +61,37 @@ def network():
     return ov.convert_model(nn.Sequential(*layers).eval(), example_input=torch.zeros(1, 3, 8, 8), input=[1, 3, 8, 8])
 
 
-def test_accuracy_control_keeps_layers_in_float_until_the_accuracy_is_reached():
+@pytest.fixture(scope="module")
+def pair():
+    """A float model, the same quantised, and pictures for both."""
     pictures = list(np.random.default_rng(0).random((8, 1, 3, 8, 8), np.float32))
-    reference = ov.compile_model(network(), "CPU")
-    seen = []
+    return network(), openvino.quantize(network(), nncf.Dataset(pictures), "raw", len(pictures)), pictures
 
-    def accuracy(compiled):
-        expected, made = (np.concatenate([model(p)[0] for p in pictures]) for model in (reference, compiled))
-        seen.append(1 - np.square(made - expected).mean() / expected.var((0, 2, 3)).mean())
-        return seen[-1]
 
-    data = nncf.Dataset(pictures)
-    plain = openvino.quantize(network(), data, "raw", len(pictures))
-    assert openvino.layers_in_float(plain) == 0
-    kept = openvino.quantize(network(), data, "raw", len(pictures), accuracy, 0.9996)
-    assert 1 <= openvino.layers_in_float(kept) < 6
-    assert accuracy(ov.compile_model(kept, "CPU")) > accuracy(ov.compile_model(plain, "CPU"))
-    assert len(seen) > 4, "it was measured after each change"
+def error(model, pair):
+    plain, _, pictures = pair
+    expected, made = (np.concatenate([r[0] for r in openvino.run(m, pictures).outputs]) for m in (plain, model))
+    return np.square(made - expected).mean() / expected.var((0, 2, 3)).mean()
+
+
+def test_layers_go_back_to_float_with_their_weights_and_biases(pair):
+    plain, quantised, _ = pair
+    names = openvino.quantised_layers(quantised, plain)
+    assert len(names) == 6
+    some = openvino.in_float(quantised, plain, names[1:3])
+    assert openvino.quantised_layers(some, plain) == [names[0], *names[3:]]
+    assert openvino.quantised_layers(quantised, plain) == names, "it is a copy"
+    assert error(openvino.in_float(quantised, plain, names), pair) < 1e-10
+    assert error(openvino.in_float(quantised, plain, []), pair) == error(quantised, pair) > 1e-4
+
+
+def test_the_layer_that_costs_most_alone_is_the_one_that_helps_most_in_float(pair):
+    plain, quantised, _ = pair
+    names = openvino.quantised_layers(quantised, plain)
+    alone = {n: error(openvino.in_float(quantised, plain, [o for o in names if o != n]), pair) for n in names}
+    without = {n: error(openvino.in_float(quantised, plain, [n]), pair) for n in names}
+    assert 0 < min(alone.values()) < max(alone.values()) < error(quantised, pair)
+    assert max(alone, key=alone.get) == min(without, key=without.get)
 
 
 def outliers():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import nncf
 import numpy as np
@@ -16,6 +18,7 @@ from ..verification.agreement import Run
 LOGGER = logging.getLogger("yolo_edgequant")
 
 _LAYERS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
+_RUNS = 30
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 on CPUs that have it
 _MOVES = {
     "FakeQuantize",
@@ -49,15 +52,7 @@ def head(model: ov.Model) -> list[str]:
     return sorted(found)
 
 
-def quantize(
-    model: ov.Model,
-    images: nncf.Dataset,
-    kind: str,
-    count: int,
-    accuracy: Callable[[ov.CompiledModel], float] | None = None,
-    least: float = 0.0,
-    correct_bias: bool = True,
-) -> ov.Model:
+def quantize(model: ov.Model, images: nncf.Dataset, kind: str, count: int, correct_bias: bool = True) -> ov.Model:
     """Quantise weights and activations to INT8.
 
     Args:
@@ -66,8 +61,6 @@ def quantize(
         kind: ``float`` keeps all of Head #3 in float, ``int8`` only the last operation before each result; a ``raw``
             model has no head left to keep.
         count: number of batches in `images`, all of which are used.
-        accuracy: of a compiled model; with it, NNCF puts layers back to float until `least` is reached.
-        least: share of the float model's accuracy, 0 to 1.
         correct_bias: make up for the mean error of what is rounded.
 
     Raises:
@@ -80,33 +73,14 @@ def quantize(
             "results of this model"
         )
     LOGGER.info("Head #3: %d operations in float (NNCF ignored scope)", len(scope))
-    settings = {
-        "preset": nncf.QuantizationPreset.MIXED,
-        "subset_size": count,
-        "ignored_scope": nncf.IgnoredScope(names=scope) if scope else None,
-    }
-    advanced = nncf.AdvancedQuantizationParameters(disable_bias_correction=not correct_bias)
-    if accuracy is None:
-        quantised = nncf.quantize(model, images, advanced_parameters=advanced, **settings)
-    else:
-
-        def validate(compiled: ov.CompiledModel, data: Iterable[np.ndarray]) -> tuple[float, list[list[np.ndarray]]]:
-            outputs = [[np.array(value) for value in compiled(image).values()] for image in data]
-            return accuracy(compiled), outputs  # NNCF ranks the layers by these, else by as many calls as images
-
-        for position, output in enumerate(model.outputs):
-            if not output.get_names():
-                output.get_tensor().set_names({f"output{position}"})  # NNCF compares outputs by name
-        quantised = nncf.quantize_with_accuracy_control(
-            model,
-            images,
-            images,
-            validate,
-            max_drop=1 - least,
-            drop_type=nncf.DropType.RELATIVE,
-            advanced_quantization_parameters=advanced,
-            **settings,
-        )
+    quantised = nncf.quantize(
+        model,
+        images,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=count,
+        ignored_scope=nncf.IgnoredScope(names=scope) if scope else None,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=not correct_bias),
+    )
     _assert_float(quantised, set(scope))
     return quantised
 
@@ -165,10 +139,67 @@ def _computed(quantiser: ov.Node) -> ov.Node:
     return node
 
 
-def layers_in_float(model: ov.Model) -> int:
-    """How many layers with trained weights have no quantised input."""
-    layers = [node for node in model.get_ops() if node.get_type_name() in _LAYERS and _ends_layer(node)]
-    return sum(node.input_value(0).get_node().get_type_name() != "FakeQuantize" for node in layers)
+def quantised_layers(quantised: ov.Model, float_model: ov.Model) -> list[str]:
+    """The names of the layers with trained weights that compute in 8 bits, in execution order.
+
+    Args:
+        quantised: as from :func:`quantize`.
+        float_model: what it was made from.
+    """
+    nodes = {node.get_friendly_name(): node for node in quantised.get_ops()}
+    layers = [node for node in float_model.get_ordered_ops() if node.get_type_name() in _LAYERS and _ends_layer(node)]
+    names = [node.get_friendly_name() for node in layers]
+    return [name for name in names if _quantiser(nodes[name], 0) is not None]
+
+
+def in_float(quantised: ov.Model, float_model: ov.Model, layers: Iterable[str]) -> ov.Model:
+    """A copy of a quantised model that computes some layers in float, with the float model's weights and biases.
+
+    Args:
+        quantised: as from :func:`quantize`.
+        float_model: what it was made from.
+        layers: names, of :func:`quantised_layers`.
+    """
+    made, chosen = quantised.clone(), set(layers)
+    originals = {node.get_friendly_name(): node for node in float_model.get_ops()}
+    for layer in made.get_ordered_ops():
+        if layer.get_friendly_name() not in chosen:
+            continue
+        layer.input(0).replace_source_output(_quantiser(layer, 0).input_value(0))
+        _take(layer, 1, originals)
+        for reader in layer.output(0).get_target_inputs():
+            node = reader.get_node()
+            if node.get_type_name() == "Add":  # bias correction was for rounded weights
+                _take(node, 1 - reader.get_index(), originals)
+    made.validate_nodes_and_infer_types()
+    return made
+
+
+def _take(node: ov.Node, position: int, originals: dict[str, ov.Node]) -> None:
+    """Let an operation read the constant that it reads in the original model; leave it if it reads another tensor."""
+    source = originals[node.get_friendly_name()].input_value(position).get_node()
+    constant = _constant(source)
+    if constant is not None:
+        value = ov.opset13.constant(constant.reshape(source.get_output_shape(0)))
+        node.input(position).replace_source_output(value.output(0))
+
+
+def _quantiser(node: ov.Node, position: int) -> ov.Node | None:
+    """What rounds an operation's input; None if nothing does."""
+    found = node.input_value(position).get_node()
+    return found if found.get_type_name() == "FakeQuantize" else None
+
+
+def latency(file: Path, image: np.ndarray) -> float:
+    """Median milliseconds of the interpreter alone, for an image as for :func:`run`."""
+    compiled = ov.compile_model(file, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    request = compiled.create_infer_request()
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        request.infer([image], share_inputs=True, share_outputs=True)
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times))
 
 
 def run(model: ov.Model, images: Sequence[np.ndarray], exact: bool = False) -> Run:

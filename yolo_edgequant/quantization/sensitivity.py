@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .graph import Graph, Operation
-from .recipe import Rule
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer with the SiLU behind it, if there is one.
-
-    Attributes:
-        name: of its output in the graph.
-        operations: of the float graph.
-    """
-
-    name: str
-    operations: tuple[Operation, ...]
 
 
 @dataclass(frozen=True)
@@ -27,11 +13,11 @@ class Cost:
     """What a layer costs.
 
     Attributes:
-        layer: the layer.
+        layer: its name.
         noise: of the model's outputs with this layer alone in 8 bits, as a share of their variance.
     """
 
-    layer: Layer
+    layer: str
     noise: float
 
 
@@ -50,9 +36,9 @@ class Trial:
     latency_ms: float
 
 
-def layers(graph: Graph) -> list[Layer]:
-    """The layers with trained weights, in execution order."""
-    found = []
+def layers(graph: Graph) -> dict[str, tuple[Operation, ...]]:
+    """The layers with trained weights by the name of their output, in execution order, each with the SiLU behind it."""
+    found = {}
     for op in graph.operations:
         if not graph.is_layer(op):
             continue
@@ -61,31 +47,25 @@ def layers(graph: Graph) -> list[Layer]:
         if product is not None:
             operations += graph.consumers[output]
             output = product
-        found.append(Layer(graph.name(output), tuple(operations)))
+        found[graph.name(output)] = tuple(operations)
     return found
 
 
-def rank(graph: Graph, noise: Callable[[Rule], float], chosen: Iterable[Layer]) -> list[Cost]:
-    """Quantise each layer alone and measure, the costliest first.
+def rank(layers: Iterable[str], noise: Callable[[str], float]) -> list[Cost]:
+    """Measure each layer, the costliest first.
 
     Args:
-        graph: float.
-        noise: of the outputs of a file in which a rule's operations are in float, as a share of their variance.
-        chosen: the layers.
+        layers: names.
+        noise: of the outputs of a model with this layer alone in 8 bits, as a share of their variance.
     """
-    costs = []
-    for layer in chosen:
-        own = {op.index for op in layer.operations}
-        others = tuple(op for op in graph.operations if op.index not in own)
-        costs.append(Cost(layer, noise(Rule("all other layers", "float", others))))
-    return sorted(costs, key=lambda cost: -cost.noise)
+    return sorted((Cost(layer, noise(layer)) for layer in layers), key=lambda cost: -cost.noise)
 
 
-def fewest(costs: Sequence[Cost], measure: Callable[[int], Trial], least: float) -> list[Trial]:
+def fewest(layers: int, measure: Callable[[int], Trial], least: float) -> list[Trial]:
     """Find how few of the costliest layers have to stay in float.
 
     Args:
-        costs: the costliest first.
+        layers: how many there are.
         measure: makes and measures a file with that many layers in float.
         least: retention to reach, 0 to 1.
 
@@ -95,8 +75,8 @@ def fewest(costs: Sequence[Cost], measure: Callable[[int], Trial], least: float)
     """
     trials = {0: measure(0)}
     count = 1
-    while max(trials.values(), key=lambda t: t.in_float).retention < least and max(trials) < len(costs):
-        count = min(count, len(costs))
+    while max(trials.values(), key=lambda t: t.in_float).retention < least and max(trials) < layers:
+        count = min(count, layers)
         trials[count] = measure(count)
         count *= 2
     reached = [n for n, trial in trials.items() if trial.retention >= least]
@@ -110,9 +90,3 @@ def fewest(costs: Sequence[Cost], measure: Callable[[int], Trial], least: float)
         trials[middle] = measure(middle)
         low, high = (low, middle) if trials[middle].retention >= least else (middle, high)
     return [*(trial for n, trial in trials.items() if n != high), trials[high]]
-
-
-def in_float(costs: Sequence[Cost], count: int) -> Rule | None:
-    """The rule that keeps the `count` costliest layers in float; None for none."""
-    kept = tuple(op for cost in costs[:count] for op in cost.layer.operations)
-    return Rule(f"the {count} most sensitive layers", "float", kept) if kept else None

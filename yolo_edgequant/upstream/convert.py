@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +22,12 @@ from .export import Job, active
 from .making import Making, append_metadata, estimators, judge, write
 
 if TYPE_CHECKING:
-    import openvino as ov
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
     from ultralytics.engine.exporter import Exporter
 
     from ..pipeline import Calibrated
-    from ..verification.held import HeldBack
 
 _FEW_IMAGES = 100
 
@@ -78,7 +75,12 @@ def torch2litert(
     making = Making(job, calibrated, held, request.head, request.io, metadata)
     in_float = None
     if request.precision == "auto":
-        in_float = precision.choose(making, calibration_dataset, file.with_name(f"{file.stem}_sensitivity.json"))
+        layers = precision.OfTFLite(making)
+        in_float = layers.rule(
+            precision.choose(
+                layers, job, calibration_dataset, metadata, file.with_name(f"{file.stem}_sensitivity.json")
+            )
+        )
     content = making.finished(in_float)
     whole_integer = "integer_quant" if request.head == "float" else "full_integer_quant"
     tag = "int8" if request.profile.format == "litert" else whole_integer
@@ -154,7 +156,7 @@ def export_openvino(original: Callable[..., str], self: Exporter, *args: Any, **
     if active() is None:
         return original(self, *args, **kwargs)
     file = self.file
-    folder = file.with_name(f"{file.stem}_int8_openvino_model")
+    folder = _openvino_folder(file)
     with whole(folder) as temporary:
         self.file = temporary.parent / file.name
         try:
@@ -163,6 +165,11 @@ def export_openvino(original: Callable[..., str], self: Exporter, *args: Any, **
             self.file = file
         (temporary / "metadata.json").write_text(json.dumps(self.metadata))  # for the runtime, which reads no YAML
     return f"{folder}{os.sep}"
+
+
+def _openvino_folder(file: Path) -> Path:
+    """Where upstream puts the INT8 model of a checkpoint."""
+    return file.with_name(f"{file.stem}_int8_openvino_model")
 
 
 def torch2openvino(
@@ -199,10 +206,12 @@ def torch2openvino(
         return aware.quantised(job, float_model, tuple(im.shape))
     # NNCF's files change with every image that is left out, by more than a check on unseen images is worth
     images = HeldBack(calibration_dataset.get_inference_data(), calibration_dataset.get_length(), given=True)
+    quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
     if request.precision == "auto":
-        quantised = _within(job, float_model, images, prefix)
-    else:
-        quantised = openvino.quantize(float_model, nncf.Dataset(images), request.head, len(images))
+        layers = precision.OfOpenVINO(job, float_model, quantised, images.images)
+        loader = job.exporter.get_int8_calibration_dataloader(prefix)
+        report = _openvino_folder(job.exporter.file) / "sensitivity.json"
+        quantised = layers.model(precision.choose(layers, job, loader, job.exporter.metadata, report))
     job.note(float_model=float_model, quantised=quantised)
     if request.verify and images.images and not dynamic:
         metadata, size = job.exporter.metadata, (int(im.shape[2]), int(im.shape[3]))
@@ -210,31 +219,6 @@ def torch2openvino(
         found = compare(metadata, size, reference, made)
         judge(found, metadata, lambda: culprit.of_openvino(float_model, quantised, images.images[0]))
     return quantised
-
-
-def _within(job: Job, float_model: ov.Model, images: HeldBack, prefix: str) -> ov.Model:
-    """Quantise with as many layers in float as NNCF's accuracy control finds necessary for the asked retention."""
-    import nncf
-    from ultralytics.utils import LOGGER
-
-    from ..quantization import openvino
-
-    request = job.request
-    loader = job.exporter.get_int8_calibration_dataloader(prefix)
-    with tempfile.TemporaryDirectory() as folder:
-        control = precision.Control(job, float_model, loader, Path(folder))
-        made = openvino.quantize(
-            float_model,
-            nncf.Dataset(images),
-            request.head,
-            len(images),
-            control.accuracy,
-            request.min_retention,
-        )
-    kept = openvino.layers_in_float(made)
-    LOGGER.info(f"{kept} layers stay in float")
-    job.exporter.metadata["edgequant"]["precision"] = {"in_float": kept, "retention": control.retention}
-    return made
 
 
 def _prepare_head(job: Job, image: torch.Tensor) -> None:

@@ -6,15 +6,16 @@ import contextlib
 import io
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..errors import CalibrationError
 from ..files import whole
+from ..quantization import sensitivity
 from .making import Making, write
 
 if TYPE_CHECKING:
@@ -23,65 +24,71 @@ if TYPE_CHECKING:
 
     from ..quantization.recipe import Rule
     from ..quantization.sensitivity import Cost, Trial
+    from ..verification.agreement import Agreement
     from .export import Job
 
-_NO_LABELS = "precision='auto' measures mAP on the calibration images, which have no labels"
+
+class Layers(Protocol):
+    """The layers of a model that can each be in 8 bits or in float; `names` are theirs, in execution order."""
+
+    names: Sequence[str]
+
+    def noise(self, alone: str) -> float:
+        """Noise of the outputs, as a share of their variance, with this layer alone in 8 bits."""
+
+    def file(self, in_float: Sequence[str] | None, folder: Path) -> Path:
+        """An INT8 file, in a folder of its own, with these layers in float; the float file for None."""
+
+    def latency(self, file: Path) -> float:
+        """Median milliseconds of the interpreter alone."""
 
 
-def choose(making: Making, loader: DataLoader, report: Path) -> Rule | None:
+def choose(layers: Layers, job: Job, loader: DataLoader, metadata: dict[str, Any], report: Path) -> list[str]:
     """Rank the layers by what each costs alone, then keep the costliest in float until the retention is reached.
 
     Args:
-        making: the file; its request has the retention to reach.
+        layers: of the model.
+        job: the export; its request has the retention to reach.
         loader: of the calibration images, on whose labels the mAP is measured.
+        metadata: of the file; what was chosen is noted in it.
         report: where to write the ranking and the trials, as JSON and, with the suffix changed, as PNG.
 
     Returns:
-        The rule for what stays in float, None if nothing has to.
+        The layers that stay in float.
 
     Raises:
-        CalibrationError: the calibration images have no labels, or none could be held back.
+        CalibrationError: the calibration images have no labels.
     """
     from rich.console import Console
     from rich.progress import track
     from ultralytics.utils import LOGGER
 
-    from .. import pipeline
-    from ..quantization import sensitivity
+    least = job.request.min_retention
+    LOGGER.info(f"measuring {len(layers.names)} layers, each alone in 8 bits")
+    ranked = sensitivity.rank(track(layers.names, "measuring layers", transient=True), layers.noise)
 
-    if not making.held:
-        raise CalibrationError("precision='auto' needs 8 calibration images or more, some to measure the layers on")
-    least, graph = making.request.min_retention, making.calibrated.graph
+    def costliest(count: int) -> list[str]:
+        return [cost.layer for cost in ranked[:count]]
 
-    def noise(rule: Rule) -> float:
-        found = making.compare(making.quantise(rule))
-        shares = [10 ** (-snr / 10) for snr in found.snr_db.values()]
-        return float(np.mean(shares)) if shares else 1 - found.quality
+    with tempfile.TemporaryDirectory() as place:
+        data = _labelled(loader, metadata, Path(place))
 
-    layers = sensitivity.layers(graph)
-    LOGGER.info(f"measuring {len(layers)} layers, each alone in 8 bits")
-    ranked = sensitivity.rank(graph, noise, track(layers, "measuring layers", transient=True))
-    with tempfile.TemporaryDirectory() as folder:
-        data = _labelled(loader, making.metadata, Path(folder))
-        file = Path(folder) / "trial.tflite"
+        def made(in_float: list[str] | None) -> Path:
+            folder = Path(tempfile.mkdtemp(dir=place))
+            return layers.file(in_float, folder)
 
-        def accuracy(content: bytes) -> float:
-            file.unlink(missing_ok=True)
-            write(file, content, making.metadata)
-            return _accuracy(file, data, making.exporter)
-
-        float_map = accuracy(making.calibrated.content)
+        float_map = _accuracy(made(None), data, job.exporter)
         if not float_map:
-            raise CalibrationError(_NO_LABELS)
+            raise CalibrationError("precision='auto' measures mAP on the calibration images, which have no labels")
 
         def measure(count: int) -> Trial:
-            content = making.quantise(sensitivity.in_float(ranked, count))
-            milliseconds = pipeline.latency(content, making.held[0])
-            trial = sensitivity.Trial(count, accuracy(content) / float_map, milliseconds)
+            file = made(costliest(count))
+            retention = _accuracy(file, data, job.exporter) / float_map
+            trial = sensitivity.Trial(count, retention, layers.latency(file))
             LOGGER.info(f"{count} layers in float: retention {trial.retention:.1%}, {trial.latency_ms:.1f} ms")
             return trial
 
-        trials = sensitivity.fewest(ranked, measure, least)
+        trials = sensitivity.fewest(len(ranked), measure, least)
     chosen = trials[-1]
     if chosen.retention < least:
         LOGGER.warning(
@@ -90,55 +97,118 @@ def choose(making: Making, loader: DataLoader, report: Path) -> Rule | None:
         )
     Console().print(_table(ranked, chosen.in_float), _trials(trials))
     _save(ranked, trials, report)
-    LOGGER.info(f"{chosen.in_float} of {len(layers)} layers stay in float; see {report}")
-    making.metadata["edgequant"]["precision"] = {"in_float": chosen.in_float, "retention": chosen.retention}
-    return sensitivity.in_float(ranked, chosen.in_float)
+    LOGGER.info(f"{chosen.in_float} of {len(ranked)} layers stay in float; see {report}")
+    metadata["edgequant"]["precision"] = {"in_float": chosen.in_float, "retention": chosen.retention}
+    return costliest(chosen.in_float)
 
 
-class Control:
-    """The accuracy of OpenVINO models on the calibration images, for NNCF's accuracy control.
+class OfTFLite:
+    """The layers of a ``.tflite`` file.
+
+    Args:
+        making: the file.
+
+    Raises:
+        CalibrationError: no calibration image could be held back.
+    """
+
+    def __init__(self, making: Making) -> None:
+        _check_images(making.held)
+        self._making, self._graph = making, making.calibrated.graph
+        self._operations = sensitivity.layers(self._graph)
+        self.names = list(self._operations)
+
+    def rule(self, in_float: Sequence[str]) -> Rule | None:
+        """What keeps these layers in float; None for none."""
+        from ..quantization.recipe import Rule
+
+        kept = tuple(op for name in in_float for op in self._operations[name])
+        return Rule(f"the {len(in_float)} most sensitive layers", "float", kept) if kept else None
+
+    def noise(self, alone: str) -> float:
+        """See :class:`Layers`."""
+        from ..quantization.recipe import Rule
+
+        own = {op.index for op in self._operations[alone]}
+        others = tuple(op for op in self._graph.operations if op.index not in own)
+        return _noise(self._making.compare(self._making.quantise(Rule("all other layers", "float", others))))
+
+    def file(self, in_float: Sequence[str] | None, folder: Path) -> Path:
+        """See :class:`Layers`."""
+        float_content = self._making.calibrated.content
+        content = float_content if in_float is None else self._making.quantise(self.rule(in_float))
+        write(folder / "model.tflite", content, self._making.metadata)
+        return folder / "model.tflite"
+
+    def latency(self, file: Path) -> float:
+        """See :class:`Layers`."""
+        from .. import pipeline
+
+        return pipeline.latency(file.read_bytes(), self._making.held[0])
+
+
+class OfOpenVINO:
+    """The layers of an OpenVINO model.
 
     Args:
         job: the export.
-        float_model: whose accuracy is the measure; of the same input and outputs as the models to come.
-        loader: of the calibration images.
-        folder: for files, empty.
+        float_model, quantised: of the same operations.
+        images: to compare them on, (1, 3, H, W) float32 each.
 
     Raises:
-        CalibrationError: the calibration images have no labels.
+        CalibrationError: there are none.
     """
 
-    def __init__(self, job: Job, float_model: ov.Model, loader: DataLoader, folder: Path) -> None:
+    def __init__(self, job: Job, float_model: ov.Model, quantised: ov.Model, images: Sequence[np.ndarray]) -> None:
+        from ..quantization import openvino
+
+        _check_images(images)
+        self._metadata, self._size = job.exporter.metadata, (int(job.exporter.imgsz[0]), int(job.exporter.imgsz[1]))
+        self._float, self._quantised, self._images = float_model, quantised, images
+        self._reference = openvino.run(float_model, images, exact=True)
+        self.names = openvino.quantised_layers(quantised, float_model)
+
+    def model(self, in_float: Sequence[str]) -> ov.Model:
+        """The quantised model with these layers in float."""
+        from ..quantization import openvino
+
+        return openvino.in_float(self._quantised, self._float, in_float)
+
+    def noise(self, alone: str) -> float:
+        """See :class:`Layers`."""
+        from ..quantization import openvino
+        from ..verification.agreement import compare
+
+        model = self.model([name for name in self.names if name != alone])
+        return _noise(compare(self._metadata, self._size, self._reference, openvino.run(model, self._images)))
+
+    def file(self, in_float: Sequence[str] | None, folder: Path) -> Path:
+        """See :class:`Layers`."""
         import openvino as ov
         from ultralytics.utils import YAML
 
-        self._exporter = job.exporter
-        self._data = _labelled(loader, job.exporter.metadata, folder)
-        self._file = folder / "model_openvino_model"
-        self._file.mkdir()
-        ov.save_model(float_model, self._file / "model.xml", compress_to_fp16=False)
-        YAML.save(self._file / "metadata.yaml", job.exporter.metadata)
-        self._float = _accuracy(self._file, self._data, self._exporter)
-        if not self._float:
-            raise CalibrationError(_NO_LABELS)
-        self.retention = 0.0
+        made = folder / "model_openvino_model"
+        made.mkdir()
+        ov.save_model(self._float if in_float is None else self.model(in_float), made / "model.xml", False)
+        YAML.save(made / "metadata.yaml", self._metadata)
+        return made
 
-    def accuracy(self, compiled: ov.CompiledModel) -> float:
-        """mAP50-95 of a model; `retention` becomes its share of the float model's."""
-        from ultralytics.nn.backends.openvino import OpenVINOBackend
-        from ultralytics.utils import LOGGER
+    def latency(self, file: Path) -> float:
+        """See :class:`Layers`."""
+        from ..quantization import openvino
 
-        load = OpenVINOBackend.load_model
+        return openvino.latency(file / "model.xml", self._images[0])
 
-        def loaded(self: OpenVINOBackend, weight: Any) -> None:
-            load(self, weight)
-            self.ov_compiled_model = compiled
 
-        with mock.patch.object(OpenVINOBackend, "load_model", loaded):
-            found = _accuracy(self._file, self._data, self._exporter)
-        self.retention = found / self._float
-        LOGGER.info(f"retention {self.retention:.1%} on the calibration images")
-        return found
+def _check_images(images: Sequence[np.ndarray]) -> None:
+    if not images:
+        raise CalibrationError("precision='auto' needs 8 calibration images or more, some to measure the layers on")
+
+
+def _noise(found: Agreement) -> float:
+    """Noise as a share of the variance, on average over the outputs, from their signal-to-noise in dB."""
+    shares = [10 ** (-snr / 10) for snr in found.snr_db.values()]
+    return float(np.mean(shares)) if shares else 1 - found.quality
 
 
 def _labelled(loader: DataLoader, metadata: dict[str, Any], folder: Path) -> Path:
@@ -171,7 +241,7 @@ def _table(ranked: list[Cost], kept: int) -> Any:
     for title in ("layer", "noise", "precision"):
         made.add_column(title)
     for number, cost in enumerate(ranked[:10]):
-        made.add_row(cost.layer.name[-70:], f"{cost.noise:.2e}", "float" if number < kept else "int8")
+        made.add_row(cost.layer[-70:], f"{cost.noise:.2e}", "float" if number < kept else "int8")
     return made
 
 
@@ -191,7 +261,7 @@ def _save(ranked: list[Cost], trials: list[Trial], report: Path) -> None:
     import matplotlib.pyplot as plt
 
     ordered = sorted(trials, key=lambda trial: trial.in_float)
-    layers = [{"layer": cost.layer.name, "noise": cost.noise} for cost in ranked]
+    layers = [{"layer": cost.layer, "noise": cost.noise} for cost in ranked]
     with whole(report) as temporary:
         temporary.write_text(json.dumps({"layers": layers, "trials": [asdict(t) for t in ordered]}, indent=1) + "\n")
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
