@@ -149,11 +149,13 @@ def quantised_layers(quantised: ov.Model, float_model: ov.Model) -> list[str]:
     nodes = {node.get_friendly_name(): node for node in quantised.get_ops()}
     layers = [node for node in float_model.get_ordered_ops() if node.get_type_name() in _LAYERS and _ends_layer(node)]
     names = [node.get_friendly_name() for node in layers]
-    return [name for name in names if _quantiser(nodes[name], 0) is not None]
+    return [name for name in names if _constant(nodes[name].input_value(1).get_node()) is None]
 
 
 def in_float(quantised: ov.Model, float_model: ov.Model, layers: Iterable[str]) -> ov.Model:
     """A copy of a quantised model that computes some layers in float, with the float model's weights and biases.
+
+    An input that is rounded before it is split or moved stays rounded, for its other readers.
 
     Args:
         quantised: as from :func:`quantize`.
@@ -165,7 +167,9 @@ def in_float(quantised: ov.Model, float_model: ov.Model, layers: Iterable[str]) 
     for layer in made.get_ordered_ops():
         if layer.get_friendly_name() not in chosen:
             continue
-        layer.input(0).replace_source_output(_quantiser(layer, 0).input_value(0))
+        source = layer.input_value(0).get_node()
+        if source.get_type_name() == "FakeQuantize":
+            layer.input(0).replace_source_output(source.input_value(0))
         _take(layer, 1, originals)
         for reader in layer.output(0).get_target_inputs():
             node = reader.get_node()
@@ -182,12 +186,6 @@ def _take(node: ov.Node, position: int, originals: dict[str, ov.Node]) -> None:
     if constant is not None:
         value = ov.opset13.constant(constant.reshape(source.get_output_shape(0)))
         node.input(position).replace_source_output(value.output(0))
-
-
-def _quantiser(node: ov.Node, position: int) -> ov.Node | None:
-    """What rounds an operation's input; None if nothing does."""
-    found = node.input_value(position).get_node()
-    return found if found.get_type_name() == "FakeQuantize" else None
 
 
 def latency(file: Path, image: np.ndarray) -> float:
