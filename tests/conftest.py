@@ -45,6 +45,49 @@ def shared(path):
     return file
 
 
+@pytest.fixture
+def same_detections(monkeypatch):
+    """Compares what the runtime and Ultralytics find with a file in images of several sizes; says how much it is."""
+    import cv2
+    import numpy as np
+    import torch
+    from ultralytics import YOLO
+    from ultralytics.utils.metrics import box_iou
+
+    from yolo_edgequant.runtime import Detector
+
+    argsort = torch.argsort  # upstream's rotated NMS leaves the order of equal scores open; fix it
+    monkeypatch.setattr(torch, "argsort", lambda x, descending=False: argsort(x, descending=descending, stable=True))
+
+    def compare(file, task, images):
+        yolo, detector = YOLO(file, task=task), Detector(file, threads=2)
+        seen = 0
+        for number, path in enumerate(images):
+            image = cv2.imread(str(path))
+            image = cv2.resize(image, (203, 131)) if number % 2 else image
+            theirs = yolo.predict(image, verbose=False, imgsz=160, retina_masks=True)[0]
+            ours = detector(image)
+            boxes = theirs.obb if task == "obb" else theirs.boxes
+            assert ours.classes.tolist() == boxes.cls.int().tolist()
+            np.testing.assert_allclose(ours.scores, boxes.conf, atol=1e-3)
+            if not len(ours):
+                continue
+            seen += len(ours)
+            assert box_iou(torch.from_numpy(ours.boxes), boxes.xyxy).diagonal().min() > 0.999
+            if task == "obb":
+                np.testing.assert_allclose(ours.rotated, boxes.xywhr, atol=1e-2)
+            if task == "pose":
+                np.testing.assert_allclose(ours.keypoints, theirs.keypoints.data, atol=1e-2)
+            if task == "segment":
+                masks = theirs.masks.data.bool().numpy()
+                shared = (masks & ours.masks).sum((1, 2)) / (masks | ours.masks).sum((1, 2))
+                assert shared.min() > 0.85  # upstream interpolates in two steps, ours in one: small masks differ
+                assert shared.mean() > 0.95
+        return seen
+
+    return compare
+
+
 @pytest.fixture(scope="session")
 def coco(tmp_path_factory):
     """The YAML of the real images, in a copy, since Ultralytics writes a cache beside the labels."""

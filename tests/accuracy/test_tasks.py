@@ -1,4 +1,7 @@
-"""Small models trained on drawn images, of other tasks and NMS-free: retention of the files, FP32 of the same run."""
+"""Small models trained on drawn images, of other tasks and NMS-free, through their files.
+
+Retention, FP32 of the same run; and the runtime's detections, which are Ultralytics'.
+"""
 
 import json
 import shutil
@@ -40,30 +43,53 @@ def fp32(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(
-    ("task", "nms", "format", "head"),
-    [
-        ("segment", None, "tflite", "raw"),
-        ("segment", None, "tflite", "int8"),
-        ("segment", None, "openvino", "float"),
-        ("pose", None, "litert", "float"),
-        ("pose", None, "tflite", "raw"),
-        ("pose", None, "tflite", "int8"),
-        ("pose", None, "openvino", "float"),
-        ("obb", None, "litert", "float"),
-        ("obb", None, "tflite", "raw"),
-        ("obb", None, "tflite", "int8"),
-        ("detect", None, "tflite", "int8"),
-        ("detect", False, "litert", "float"),
-        ("detect", False, "tflite", "raw"),
-        ("detect", False, "tflite", "int8"),
-        ("detect", False, "openvino", "float"),
-    ],
-)
-def test_retention(fp32, task, nms, format, head):
-    checkpoint, data, best = fp32(task, nms)
+@pytest.fixture(scope="module")
+def exported(fp32):
+    """Of each case: the file, the data, and FP32's accuracy."""
+    made = {}
+
+    def run(task, nms, format, head):
+        case = (task, nms, format, head)
+        if case not in made:
+            checkpoint, data, best = fp32(task, nms)
+            settings = {"data": data, "split": "train", "imgsz": 160, "head": head, "nms": nms}
+            file = Path(YOLO(checkpoint).export(format=format, quantize=8, **settings))
+            kept = file.rename(file.with_name(f"{head}_{nms}_{file.name}"))  # the next one has the same name
+            made[case] = (kept, data, best)
+        return made[case]
+
+    return run
+
+
+CASES = [
+    ("segment", None, "tflite", "raw"),
+    ("segment", None, "tflite", "int8"),
+    ("segment", None, "openvino", "float"),
+    ("pose", None, "litert", "float"),
+    ("pose", None, "tflite", "raw"),
+    ("pose", None, "tflite", "int8"),
+    ("pose", None, "openvino", "float"),
+    ("obb", None, "litert", "float"),
+    ("obb", None, "tflite", "raw"),
+    ("obb", None, "tflite", "int8"),
+    ("detect", None, "tflite", "int8"),
+    ("detect", False, "litert", "float"),
+    ("detect", False, "tflite", "raw"),
+    ("detect", False, "tflite", "int8"),
+    ("detect", False, "openvino", "float"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_retention(exported, case):
+    file, data, best = exported(*case)
     assert best > THRESHOLDS["fp32"]
-    file = YOLO(checkpoint).export(format=format, quantize=8, data=data, split="train", imgsz=160, head=head, nms=nms)
-    retention = accuracy(YOLO(file, task=task), data, task) / best
-    print(f"{task} nms={nms} {format} {head}: {retention:.1%} of {best:.4f}")
-    assert retention >= THRESHOLDS[head]
+    retention = accuracy(YOLO(file, task=case[0]), data, case[0]) / best
+    print(f"{case}: {retention:.1%} of {best:.4f}")
+    assert retention >= THRESHOLDS[case[-1]]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_runtime_finds_what_ultralytics_finds(exported, same_detections, case):
+    file, data, _ = exported(*case)
+    assert same_detections(file, case[0], sorted((data.parent / "images/val").glob("*.png"))[:12]) > 12
