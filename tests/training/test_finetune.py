@@ -108,19 +108,6 @@ def test_a_loss_that_explodes_ends_training():
         watch.epoch(trainer(mean=20.0))
 
 
-def test_the_weights_of_quantisation_aware_training_are_averaged():
-    run = trainer()
-    run.ema = SimpleNamespace(decay="upstream's")
-    module._Watch(quiet()).start(run)
-    assert run.ema.decay == "upstream's"
-    module._Watch(quiet(), averaged=True).start(run)
-    mean = 7.0  # of before the first step: forgotten
-    for step in range(1, 1001):
-        kept = run.ema.decay(step)
-        mean = kept * mean + (1 - kept) * step
-    assert mean == pytest.approx(900, rel=1e-2), "each step weighs as the eighth power of its number"
-
-
 def test_the_table_has_the_three_accuracies():
     done = FineTuned(Path("best.pt"), "relu6", "tflite", "tensor", 0.8, 0.2, 0.6, 0.76, 10, 61.2, 0)
     console = quiet()
@@ -283,8 +270,8 @@ def test_training_on_the_cpu_has_all_cores():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        trainer = SimpleNamespace(device=torch.device("cpu"), train_loader=[None], epochs=1, start_epoch=0)
-        module._Watch(quiet()).start(trainer)
+        run = SimpleNamespace(**vars(trainer()), ema=SimpleNamespace(ema=None))
+        module._Watch(quiet()).start(run)
         assert torch.get_num_threads() == os.cpu_count()
     finally:
         torch.set_num_threads(before)

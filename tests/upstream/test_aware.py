@@ -184,7 +184,7 @@ def test_an_interrupted_training_goes_on(tmp_path, shapes_data):
     model = YOLO(WEIGHTS)
     model.add_callback("on_train_epoch_start", interrupt)
     console = Console(file=io.StringIO())
-    settings = {"target": "tflite", "granularity": "tensor", "out": tmp_path, "console": console}
+    settings = {"target": "openvino", "out": tmp_path, "console": console}
     with pytest.raises(Stop):
         yolo_edgequant.finetune(model, shapes_data, epochs=2, batch=8, **settings)
     before = aware.quantization_of(YOLO(tmp_path / "weights/last.pt").model.student_model)

@@ -25,7 +25,7 @@ from rich.table import Table
 from ..errors import OptionError, TrainingError, UnsupportedModelError
 from ..files import whole
 from ..targets.profiles import PROFILES, require_packages
-from ..upstream import aware
+from ..upstream import aware, distillation
 from ..upstream.images import training_images
 from . import curve, rescaling
 from .activations import check, swap_activation
@@ -202,7 +202,7 @@ def finetune(
             trained, settings = interrupted, {"resume": True, **settings}
         started = time.monotonic()
         with (
-            _watched(trained, console or Console(), averaged=activation is None),
+            _watched(trained, console or Console()),
             aware.training_of(start.model if interrupted is None else None),
         ):
             trained.train(activation=activation, **settings)
@@ -385,9 +385,9 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _watched(model: YOLO, console: Console, averaged: bool = False) -> Iterator[None]:
-    """Show the progress of a model's training, average its weights if so, and end it when it diverges."""
-    watch = _Watch(console, averaged)
+def _watched(model: YOLO, console: Console) -> Iterator[None]:
+    """Show the progress of a model's training, and end it when it diverges."""
+    watch = _Watch(console)
     added = {
         "on_train_start": watch.start,
         "on_train_batch_end": watch.batch,
@@ -407,8 +407,7 @@ def _watched(model: YOLO, console: Console, averaged: bool = False) -> Iterator[
 class _Watch:
     """Callbacks of Ultralytics' trainer."""
 
-    def __init__(self, console: Console, averaged: bool = False) -> None:
-        self._averaged = averaged
+    def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=console)
         self._least = math.inf
@@ -418,8 +417,7 @@ class _Watch:
             import torch
 
             torch.set_num_threads(os.cpu_count() or 1)  # upstream leaves one core idle: of two, half
-        if self._averaged:
-            trainer.ema.decay = _kept
+        distillation.average(trainer)
         batches = len(trainer.train_loader)
         self._bar = self.progress.add_task(
             "training", total=batches * trainer.epochs, completed=batches * trainer.start_epoch
@@ -442,15 +440,6 @@ class _Watch:
             return  # the best checkpoint once more, after the last epoch
         accuracy = [float(value) for name, value in trainer.metrics.items() if "mAP50-95" in name][-1]
         self.progress.update(self._bar, description=f"epoch {trainer.epoch + 1}: mAP50-95 {accuracy:.4f}")
-
-
-def _kept(steps: int) -> float:
-    """What the mean of the weights keeps of itself at a step: it is of the last tenth of the steps or so.
-
-    Polynomial-decay averaging (Shamir and Zhang, 2013) with eta = 8. Upstream's mean has a horizon of thousands of
-    steps and a start that makes it the last weights alone in a short schedule.
-    """
-    return (steps - 1) / (steps + 8)
 
 
 def _diverged(trainer: BaseTrainer, what: str) -> TrainingError:
