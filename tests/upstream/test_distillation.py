@@ -1,5 +1,4 @@
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import OptionError
 from yolo_edgequant.training.activations import swap_activation
 from yolo_edgequant.training.fake_quantization import FakeQuantization
-from yolo_edgequant.upstream.distillation import average, averaged, mirrored, output_distance
+from yolo_edgequant.upstream.distillation import averaged, mirrored, output_distance
 
 
 def outputs(nc=3, reg_max=4, cells=5, seed=0):
@@ -171,23 +170,6 @@ def test_a_rounded_students_teacher_sees_the_mirror_image_as_well(pair, monkeypa
     expected = averaged(straight, mirrored(flipped, levels)) if fliplr else straight
     for name in ("boxes", "scores"):
         assert torch.allclose(seen[0][name], expected[name], atol=1e-4)
-
-
-@pytest.mark.parametrize(("activation", "rounded"), [(None, True), (None, False), ("relu6", True)])
-def test_the_weights_of_models_that_are_only_rounded_are_averaged(pair, activation, rounded):
-    model = pair(activation)
-    if rounded:
-        model.student_model.add_module("fake_quantization", FakeQuantization({}, (), {0}, "tensor", "tflite"))
-    run = SimpleNamespace(ema=SimpleNamespace(ema=model, decay="upstream's"))
-    average(run)
-    if activation is not None or not rounded:
-        assert run.ema.decay == "upstream's"
-        return
-    mean = 7.0  # of before the first step: forgotten
-    for step in range(1, 1001):
-        kept = run.ema.decay(step)
-        mean = kept * mean + (1 - kept) * step
-    assert mean == pytest.approx(900, rel=1e-2), "each step weighs as the eighth power of its number"
 
 
 def test_validation_is_upstreams(pair):

@@ -25,7 +25,7 @@ from rich.table import Table
 from ..errors import OptionError, TrainingError, UnsupportedModelError
 from ..files import whole
 from ..targets.profiles import PROFILES, require_packages
-from ..upstream import aware, distillation
+from ..upstream import aware
 from ..upstream.images import training_images
 from . import curve, rescaling
 from .activations import check, swap_activation
@@ -60,13 +60,12 @@ RECIPE: dict[str, Any] = {
 #: 30 steps took it a seventh nearer to its teacher on images not trained on, and with five times the rate further away.
 AWARE: dict[str, Any] = {
     **RECIPE,
-    "epochs": 8,
+    "epochs": 10,
     "batch": 8,
     "nbs": 8,
     "lr0": 0.00001,
-    # colours as they will come, since ranges are learned; without other sizes and places a few hundred images are
-    # learned by heart: the distance to the teacher went on falling on them alone
-    **{"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.1, "scale": 0.4, "erasing": 0.0},
+    # images as they will come: the ranges are of these
+    **{"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.0, "scale": 0.0, "erasing": 0.0},
 }
 
 #: Training arguments that finetune does not take, and what to do instead.
@@ -417,7 +416,6 @@ class _Watch:
             import torch
 
             torch.set_num_threads(os.cpu_count() or 1)  # upstream leaves one core idle: of two, half
-        distillation.average(trainer)
         batches = len(trainer.train_loader)
         self._bar = self.progress.add_task(
             "training", total=batches * trainer.epochs, completed=batches * trainer.start_epoch

@@ -15,8 +15,6 @@ from .activation import swapped
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
-    from ultralytics.engine.trainer import BaseTrainer
     from ultralytics.nn.distill_model import DistillationModel
 
 # Eight times upstream's weights of the same losses against the labels: a teacher says more about an image than they do.
@@ -38,14 +36,14 @@ def loss(
     import torch
 
     total, items = original(self, batch, preds)
-    only_rounded = _is_only_rounded(self.student_model)
-    if not self.training or (swapped(self.student_model) is None and not only_rounded):
+    rounded = aware.quantization_of(self.student_model) is not None
+    if not self.training or (swapped(self.student_model) is None and not rounded):
         return total, items
     head = len(self.feats_idx) - 1  # upstream's hooks keep the head's output behind those of the neck
     student, teacher = self._student_feats[head], self._teacher_feats[head]
     branches = [name for name in ("one2many", "one2one") if name in student] or ["one2many"]
     students, teachers = ([self.decouple_outputs(outputs, name) for name in branches] for outputs in (student, teacher))
-    if only_rounded and not _UNMATCHED & students[0].keys():
+    if rounded and swapped(self.student_model) is None and not _UNMATCHED & students[0].keys():
         total = torch.zeros_like(total)  # it starts at its teacher's answers, and a few labels would lead it away
         if self.student_model.args.fliplr > 0:  # otherwise left and right mean something in this data
             levels = [tuple(self._teacher_feats[level].shape[-2:]) for level in range(head)]
@@ -56,22 +54,6 @@ def loss(
     distance = sum(output_distance(*pair) for pair in zip(students, teachers, strict=True)) / len(branches)
     items["dis_loss"] = items["dis_loss"] + distance.detach()
     return torch.cat((total[:-1], total[-1:] + distance * batch["img"].shape[0])), items
-
-
-def average(trainer: BaseTrainer) -> None:
-    """Let the mean of the weights that Ultralytics keeps be of the last tenth of the steps, if they are only rounded.
-
-    Polynomial-decay averaging (Shamir and Zhang, 2013) with eta = 8. Upstream's mean has a horizon of thousands of
-    steps and a start that makes it the last weights alone in a short schedule.
-    """
-    made = trainer.ema.ema
-    if _is_only_rounded(getattr(made, "student_model", made)):
-        trainer.ema.decay = lambda steps: (steps - 1) / (steps + 8)
-
-
-def _is_only_rounded(model: nn.Module) -> bool:
-    """Whether a model was changed in nothing but its arithmetic."""
-    return aware.quantization_of(model) is not None and swapped(model) is None
 
 
 def mirrored(outputs: dict[str, torch.Tensor], levels: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
