@@ -10,6 +10,8 @@ from ultralytics import YOLO
 from yolo_edgequant import pipeline
 from yolo_edgequant.errors import VerificationError
 from yolo_edgequant.quantization import sensitivity
+from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.upstream import precision
 
 
 def export(model, data, **options):
@@ -58,17 +60,23 @@ def test_ranges_are_chosen_by_agreement_and_what_was_seen_is_noted(shapes_model,
     assert made["corrections"] == "all"
 
 
+def float_convolutions(file):
+    graph = Graph(file.read_bytes())
+    return [op for op in graph.operations if op.kind == "CONV_2D" and graph.dtype(op.outputs[0]) == "FLOAT32"]
+
+
 @pytest.mark.slow
-def test_mixed_precision_reports_what_it_tried(shapes_model, shapes_data, monkeypatch):
+def test_mixed_precision_keeps_what_it_needs_and_reports_what_it_tried(shapes_model, shapes_data, monkeypatch):
     layers = sensitivity.layers
     monkeypatch.setattr(sensitivity, "layers", lambda graph: dict(list(layers(graph).items())[-8:]))  # a second each
-    path = export(shapes_model, shapes_data, head="raw", granularity="tensor", precision="auto", min_retention=0.5)
-    made = contract(path)
-    assert made["precision"] == {"in_float": 0, "retention": pytest.approx(made["precision"]["retention"])}
-    assert made["precision"]["retention"] > 0.9
+    monkeypatch.setattr(precision, "_accuracy", lambda file, *_: 0.8 if len(float_convolutions(file)) >= 3 else 0.6)
+    path = export(shapes_model, shapes_data, head="raw", granularity="tensor", precision="auto", min_retention=0.9)
+    assert contract(path)["precision"] == {"in_float": 3, "retention": 1}
+    assert len(float_convolutions(Path(path))) == 3
     said = json.loads((shapes_model.parent / "shapes_sensitivity.json").read_text())
     assert len(said["layers"]) == 8
-    assert said["trials"][0]["in_float"] == 0
+    assert [trial["in_float"] for trial in said["trials"]] == [0, 1, 2, 3, 4, 8]
+    assert said["trials"][0]["retention"] == pytest.approx(0.75)
     assert (shapes_model.parent / "shapes_sensitivity.png").stat().st_size > 10_000
 
 

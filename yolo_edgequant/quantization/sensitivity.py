@@ -70,21 +70,23 @@ def fewest(layers: int, measure: Callable[[int], Trial], least: float) -> list[T
         least: retention to reach, 0 to 1.
 
     Returns:
-        All trials. The last one reaches `least` with the fewest layers that doubling and bisection found; if none does,
-        it is the best one.
+        All trials, the chosen one last. It reaches `least` with the fewest layers that doubling and bisection found. If
+        all layers in float do not reach it, too much is lost elsewhere, and the chosen one has none in float.
     """
     trials = {0: measure(0)}
+    if trials[0].retention < least:
+        trials[layers] = measure(layers)
+        if trials[layers].retention < least:
+            return [trials[layers], trials[0]]
+    low, high = 0, min(n for n, trial in trials.items() if trial.retention >= least)
     count = 1
-    while max(trials.values(), key=lambda t: t.in_float).retention < least and max(trials) < layers:
-        count = min(count, layers)
+    while count < high:
         trials[count] = measure(count)
+        if trials[count].retention >= least:
+            high = count
+        else:
+            low = count
         count *= 2
-    reached = [n for n, trial in trials.items() if trial.retention >= least]
-    if not reached:
-        best = max(trials.values(), key=lambda trial: trial.retention)
-        return [*(trial for trial in trials.values() if trial is not best), best]
-    high = min(reached)
-    low = max((n for n in trials if n < high), default=-1)
     while high - low > 1:
         middle = (low + high) // 2
         trials[middle] = measure(middle)

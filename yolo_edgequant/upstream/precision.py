@@ -93,8 +93,8 @@ def choose(layers: Layers, job: Job, loader: DataLoader, metadata: dict[str, Any
     chosen = trials[-1]
     if chosen.retention < least:
         LOGGER.warning(
-            f"min_retention={least} was not reached: {chosen.retention:.1%} is the best there was; "
-            "head= and ranges= may be worth more"
+            f"min_retention={least} is out of reach: {trials[0].retention:.1%} with all layers in float, "
+            f"{chosen.retention:.1%} with none, which is what the file has; head='float' or 'raw' may be worth more"
         )
     Console().print(_table(ranked, chosen.in_float), _trials(trials))
     _save(ranked, trials, report)
