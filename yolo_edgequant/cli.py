@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
+from rich.spinner import Spinner
 
 from . import __version__, describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
+from .options import CHOICES, choices
 
 if TYPE_CHECKING:
     from .bench.run import Row, Settings
@@ -47,15 +51,19 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
+def _choices() -> str:
+    """The options and their choices, as the help names them."""
+    listed = [f"{name}={'|'.join(map(str, choices(name)))}" for name in (*CHOICES, "verify")]
+    return ", ".join([*listed, "min_retention=NUMBER"])
+
+
 @app.command()
 def export(
     arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="KEY=VALUE...",
-            help="Ultralytics' arguments (model=, format=, data=, imgsz=, split=, fraction=, ...) and "
-            "head=int8|float|raw, granularity=channel|tensor, ranges=activation|mse|percentile|minmax, "
-            "io=int8|uint8|float.",
+            help=f"Ultralytics' arguments (model=, format=, data=, imgsz=, split=, fraction=, ...) and {_choices()}.",
         ),
     ],
 ) -> None:
@@ -63,11 +71,29 @@ def export(
 
     Example: yolo-edgequant export model=yolov8n.pt format=tflite data=coco128.yaml head=float
     """
-    values = _parse(arguments)
-    model = _model_of(values)
-    from ultralytics import YOLO
+    from .upstream.models import YOLO, parse_value
 
+    values = _parse(arguments, parse_value)
+    model = _model_of(values)
     console.print(f"written: {YOLO(model).export(**{'quantize': 8, **values})}", soft_wrap=True)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def predict(context: typer.Context) -> None:
+    """Ultralytics' own 'yolo predict', which reads our files here: yolo-edgequant predict model=FILE source=IMAGES."""
+    _yolo("predict", context.args)
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def val(context: typer.Context) -> None:
+    """Ultralytics' own 'yolo val', which reads our files here: yolo-edgequant val model=FILE data=YAML."""
+    _yolo("val", context.args)
+
+
+def _yolo(mode: str, arguments: list[str]) -> None:
+    from .upstream.models import command
+
+    command([mode, *arguments])
 
 
 @app.command()
@@ -77,24 +103,25 @@ def finetune(
         typer.Argument(
             metavar="KEY=VALUE...",
             help="model= and data=; activation=relu6|relu|leaky_relu|hardswish|silu; target=tflite|litert|openvino and "
-            "granularity=channel|tensor for quantisation-aware training; teacher=, out=, resume=True; and "
+            "granularity=channel|tensor for quantization-aware training; teacher=, out=, resume=True; and "
             "Ultralytics' training arguments (epochs=, batch=, lr0=, imgsz=, device=, ...).",
         ),
     ],
 ) -> None:
-    """Swap a checkpoint's activations, train it quantisation-aware, or both, with the original as teacher.
+    """Swap a checkpoint's activations, train it quantization-aware, or both, with the original as teacher.
 
     Examples: yolo-edgequant finetune model=yolov8n.pt data=my.yaml activation=relu6 epochs=20 out=relu6
 
-    yolo-edgequant finetune model=yolov8n.pt data=my.yaml target=tflite granularity=tensor out=aware
+    yolo-edgequant finetune model=yolov8n.pt data=my.yaml target=tflite granularity=tensor out=qat
     """
-    values = _parse(arguments)
+    from . import finetuning
+    from .upstream.models import parse_value
+
+    values = _parse(arguments, parse_value)
     model = _model_of(values)
     if "data" not in values:
         raise OptionError("data= is missing, for example data=my.yaml")
-    from .training import finetune as training
-
-    done = training.finetune(model, console=console, **values)
+    done = finetuning.finetune(model, console=console, **values)
     console.print(done.table())
     console.print(f"written: {done.checkpoint}", soft_wrap=True)
 
@@ -143,7 +170,7 @@ def demo(
 ) -> None:
     """Show it all on a small detector and on images that are drawn on the spot; needs no file and no network."""
     from .bench.run import Settings, cases
-    from .demo.draw import data_set
+    from .demo.dataset import data_set
     from .demo.train import SIZE, WEIGHTS
 
     console.print("drawing 128 images to calibrate on and 200 to validate on")
@@ -157,7 +184,7 @@ def demo(
 def run(
     model: Annotated[Path, typer.Argument(help="Exported file: .tflite, or an OpenVINO model's folder.")],
     source: Annotated[str, typer.Argument(help="Image, folder of images, video, or a camera's number.")],
-    confidence: Annotated[float, typer.Option(help="Least score, 0 to 1.")] = 0.25,
+    conf: Annotated[float, typer.Option(help="Least score, 0 to 1.")] = 0.25,
     iou: Annotated[float, typer.Option(help="Largest overlap of two objects of a class, 0 to 1.")] = 0.7,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all cores if left out.")] = None,
     delegate: Annotated[str | None, typer.Option(help="edgetpu, vx, or a TFLite delegate's library.")] = None,
@@ -173,10 +200,10 @@ def run(
     if find_spec("cv2") is None:
         raise MissingToolError("reading pictures needs OpenCV; install it with: pip install 'yolo-edgequant[run]'")
     from .runtime import Detector
-    from .runtime.watch import watch
+    from .runtime.stream import stream
 
-    detector = Detector(model, confidence=confidence, iou=iou, threads=threads, delegate=delegate)
-    console.print(watch(detector, source, save, show, console))
+    detector = Detector(model, conf=conf, iou=iou, threads=threads, delegate=delegate)
+    console.print(stream(detector, source, save, show, console))
     if save is not None:
         console.print(f"written: {save / 'detections.json'}", soft_wrap=True)
 
@@ -188,17 +215,30 @@ def patches() -> None:
 
 
 def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> None:
+    """Run a bench, its table growing on a terminal, a line for each step and row elsewhere."""
     from .bench import report
     from .bench.run import run
 
-    with console.status("starting") as status:
+    with Live(console=console, transient=True) as live:
+        so_far: list[Any] = ["", "starting"]
+
+        def refresh() -> None:
+            if console.is_terminal:
+                live.update(Group(*so_far))
 
         def tell(step: str) -> None:
-            status.update(step)
+            so_far[1] = Spinner("dots", step)
+            refresh()
             if not console.is_terminal:
                 console.print(step, soft_wrap=True)
 
-        done = run(settings, rows, out, tell)
+        def show(filled: Sequence[Row]) -> None:
+            so_far[0] = report.table(filled)
+            refresh()
+            if not console.is_terminal:
+                console.print(report.line(filled[-1]), soft_wrap=True)
+
+        done = run(settings, rows, out, tell, show)
     console.print(report.table(done))
     if markdown:
         typer.echo(report.markdown(done))
@@ -211,20 +251,18 @@ def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> No
         raise typer.Exit(1)
 
 
-def _parse(arguments: list[str]) -> dict[str, Any]:
+def _parse(arguments: list[str], typed: Callable[[str], Any]) -> dict[str, Any]:
     """``key=value`` arguments by Ultralytics' own rules of typing.
 
     Raises:
         OptionError: an argument has no ``=``.
     """
-    from ultralytics.cfg import smart_value
-
     values = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals:
             raise OptionError(f"{argument!r} is not of the form key=value")
-        values[key] = smart_value(value)
+        values[key] = typed(value)
     return values
 
 

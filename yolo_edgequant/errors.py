@@ -13,16 +13,20 @@ class OptionError(EdgeQuantError, ValueError):
     """An export option is unknown, has a value outside its choices, or cannot be combined with another."""
 
 
-class CalibrationError(EdgeQuantError, ValueError):
-    """The calibration data is missing, empty or does not fit the model's input."""
+class DataError(EdgeQuantError, ValueError):
+    """A data set is missing, empty, without labels where they are needed, or does not fit the model."""
 
 
 class UnsupportedModelError(EdgeQuantError, ValueError):
-    """The model cannot be quantised: not a YOLO model, an unknown head, or quantised already."""
+    """The model or file cannot be used: not a YOLO model, an unknown head, quantized already, or not runnable."""
+
+
+class ContractError(UnsupportedModelError):
+    """A file does not say what it holds, is damaged, or was made by a later version; see docs/metadata.md."""
 
 
 class RecipeError(EdgeQuantError, RuntimeError):
-    """A rule of a quantisation recipe matched nothing in the graph, so the file would not be what was asked for."""
+    """A rule of a quantization recipe matched nothing in the graph, so the file would not be what was asked for."""
 
 
 class VerificationError(EdgeQuantError, RuntimeError):

@@ -23,7 +23,7 @@ _REFUSALS = {
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write a file or folder to; rename it into place when all went well.
 
     Nothing is left behind if the body raises. An older file, folder or link at `path` is replaced, and kept if that

@@ -6,37 +6,96 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from typing import Any
 
 from .errors import OptionError
 
-#: Each option and its choices. None, the default of all, leaves the choice to the target's profile.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "head": ("int8", "float", "raw"),
-    "granularity": ("channel", "tensor"),
-    "ranges": ("minmax", "percentile", "mse", "activation", "auto"),
-    "io": ("int8", "uint8", "float"),
-    "corrections": ("all", "bias", "cells", "equalization", "none"),
-    "precision": ("int8", "auto"),
-    "verify": (True, False),
+
+class _Choice(StrEnum):
+    def __repr__(self) -> str:  # messages quote what the user wrote
+        return repr(self.value)
+
+
+class Head(_Choice):
+    """Arithmetic of box decoding, which turns the detection convolutions' outputs into boxes and scores."""
+
+    INT8 = "int8"
+    FLOAT = "float"
+    RAW = "raw"
+
+
+class Granularity(_Choice):
+    """What shares one scale of the weights."""
+
+    CHANNEL = "channel"
+    TENSOR = "tensor"
+
+
+class RangeEstimator(_Choice):
+    """How the ranges of activations are estimated; see :mod:`.tflite.ranges`. NNCF has its own."""
+
+    ACTIVATION = "activation"
+    MINMAX = "minmax"
+    NNCF = "nncf"
+
+
+class IO(_Choice):
+    """Type of a file's input, and of its outputs where they are quantized."""
+
+    INT8 = "int8"
+    UINT8 = "uint8"
+    FLOAT = "float"
+
+
+class Corrections(_Choice):
+    """What is corrected beside the ranges. NNCF has its own."""
+
+    ALL = "all"
+    BIAS = "bias"
+    CELLS = "cells"
+    EQUALIZATION = "equalization"
+    NONE = "none"
+    NNCF = "nncf"
+
+
+class Precision(_Choice):
+    """Of the layers: all in 8 bits, or some in float where the retention needs it."""
+
+    INT8 = "int8"
+    AUTO = "auto"
+
+
+#: The options with a list of choices.
+CHOICES: dict[str, type[_Choice]] = {
+    "head": Head,
+    "granularity": Granularity,
+    "ranges": RangeEstimator,
+    "io": IO,
+    "corrections": Corrections,
+    "precision": Precision,
 }
+
+
+def choices(name: str) -> tuple[Any, ...]:
+    """What a user can give an option, the names of what NNCF does by itself left out."""
+    return (True, False) if name == "verify" else tuple(value for value in CHOICES[name] if value != "nncf")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an INT8 export.
+    """Options of an INT8 export. None, the default of all, leaves the choice to the format.
 
     Attributes:
-        head: arithmetic of Head #3, which turns the detection convolutions' outputs into boxes and scores: ``int8``,
-            ``float`` (FP32 inside the same file) or ``raw`` (left to the host).
+        head: arithmetic of box decoding: ``int8``, ``float`` (FP32 inside the same file) or ``raw`` (left to the host).
         granularity: one scale of the weights per output ``channel``, or one per ``tensor``.
-        ranges: how the ranges of activations are estimated, see :mod:`.quantization.ranges`; ``auto`` takes the
-            estimator that agrees best with the float model on images held back from calibration.
-        io: type of the file's input, and of its outputs where they are quantised: ``int8``, ``uint8`` or ``float``.
-        corrections: ``bias`` makes up for the mean error of rounded weights (:mod:`.quantization.bias`), ``cells``
-            takes the ranges of boxes and the like from cells that may become detections (:mod:`.quantization.cells`);
-            ``equalization`` evens out channels that share one scale of the weights (:mod:`.quantization.equalization`);
-            ``all`` or ``none`` of these.
+        ranges: how the ranges of activations are estimated: ``activation`` looks through SiLU and sigmoid, ``minmax``
+            takes the extremes.
+        io: type of the file's input, and of its outputs where they are quantized: ``int8``, ``uint8`` or ``float``.
+        corrections: ``bias`` makes up for the mean error of rounded weights (:mod:`.tflite.bias_correction`), ``cells``
+            takes the ranges of boxes and the like from cells that may become detections
+            (:mod:`.tflite.candidate_cells`); ``equalization`` evens out channels that share one scale of the weights
+            (:mod:`.tflite.equalization`); ``all`` or ``none`` of these.
         precision: ``auto`` keeps as few layers in float as `min_retention` needs.
         min_retention: share of the float model's mAP50-95 on the calibration images that ``precision="auto"`` has to
             reach, above 0 and at most 1; 0.99 if left out.
@@ -47,20 +106,23 @@ class ExportOptions:
         OptionError: a value is not among its choices.
     """
 
-    head: str | None = None
-    granularity: str | None = None
-    ranges: str | None = None
-    io: str | None = None
-    corrections: str | None = None
-    precision: str | None = None
+    head: Head | None = None
+    granularity: Granularity | None = None
+    ranges: RangeEstimator | None = None
+    io: IO | None = None
+    corrections: Corrections | None = None
+    precision: Precision | None = None
     min_retention: float | None = None
     verify: bool | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
+        for name in (*CHOICES, "verify"):
             value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise OptionError(f"{name}={value!r} is not one of {', '.join(map(repr, choices))}")
+            if value is None:
+                continue
+            if value not in choices(name) or (name == "verify") != isinstance(value, bool):
+                raise OptionError(f"{name}={value!r} is not one of {', '.join(map(repr, choices(name)))}")
+            object.__setattr__(self, name, CHOICES[name](value) if name in CHOICES else value)
         least = self.min_retention
         if least is not None and (isinstance(least, bool) or not isinstance(least, (int, float)) or not 0 < least <= 1):
             raise OptionError(f"min_retention={least!r} is not a number above 0 and at most 1")
@@ -107,7 +169,7 @@ def options(**values: Any) -> Iterator[ExportOptions]:
 
     Example:
         >>> with options(head="float") as chosen:
-        ...     chosen.head
+        ...     str(chosen.head)
         'float'
 
     Raises:

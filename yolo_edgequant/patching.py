@@ -30,14 +30,15 @@ class Patch:
     Attributes:
         module: dotted name of the module that holds the target.
         target: name inside the module, for example ``Exporter.__call__``.
-        replacement: called as ``replacement(original, *args, **kwargs)`` in the target's place.
+        replacement: name of a function, ``module:function``, called as ``function(original, *args, **kwargs)`` in the
+            target's place; its module is imported at the first call.
         versions: the package versions that the patch was tested with, as in a requirement.
         why: one sentence.
     """
 
     module: str
     target: str
-    replacement: Callable[..., Any]
+    replacement: str
     versions: str
     why: str
 
@@ -194,10 +195,17 @@ class Registry:
             ) from None
 
 
+@functools.cache
+def _resolved(name: str) -> Callable[..., Any]:
+    """The function that a name of the form ``module:function`` stands for."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
 def _replaced(patch: Patch, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def replaced(*args: Any, **kwargs: Any) -> Any:
-        return patch.replacement(original, *args, **kwargs)
+        return _resolved(patch.replacement)(original, *args, **kwargs)
 
     return replaced
 
@@ -206,9 +214,9 @@ def _diff(module: ModuleType, originals: dict[Patch, Any]) -> str:
     """The module's patches as a diff that can be applied, a line about each above it."""
     with tokenize.open(inspect.getsourcefile(module)) as source:
         before = source.readlines()
-    found = {p: inspect.getsourcelines(_undecorated(f, p.attribute)) for p, f in originals.items()}
+    sources = {p: inspect.getsourcelines(_undecorated(f, p.attribute)) for p, f in originals.items()}
     after = before.copy()
-    for patch, (lines, start) in sorted(found.items(), key=lambda item: item[1][1], reverse=True):
+    for patch, (lines, start) in sorted(sources.items(), key=lambda item: item[1][1], reverse=True):
         after[start - 1 : start - 1 + len(lines)] = _spliced(patch, lines)
     path = module.__name__.replace(".", "/") + ".py"
     diff = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}")
@@ -221,13 +229,14 @@ def _spliced(patch: Patch, lines: list[str]) -> list[str]:
     name = patch.attribute
     kept = f"_upstream_{name.strip('_')}"
     owner = patch.target.rpartition(".")[0]
+    module, _, function = patch.replacement.partition(":")
     indent = lines[0][: -len(lines[0].lstrip())]
     return [
         *(re.sub(rf"\bdef {re.escape(name)}\(", f"def {kept}(", line) for line in lines),
         "\n",
         f"{indent}def {name}(*args, **kwargs):\n",
         f'{indent}    """{patch.why[0].upper()}{patch.why[1:]}."""\n',
-        f"{indent}    from {patch.replacement.__module__} import {patch.replacement.__name__} as replacement\n",
+        f"{indent}    from {module} import {function} as replacement\n",
         "\n",
         f"{indent}    return replacement({owner}{'.' if owner else ''}{kept}, *args, **kwargs)\n",
     ]

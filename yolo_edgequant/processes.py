@@ -1,4 +1,4 @@
-"""Child processes that run our own modules."""
+"""Child processes that run our own modules, and the cores that they and this process may use."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def environment(**extra: str) -> dict[str, str]:
     """This process' environment and import path, for a Python child that starts in another folder."""
     path = os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path)
     return {**os.environ, "PYTHONPATH": path, **extra}
+
+
+def usable_threads() -> int:
+    """CPU cores that this process may use, which in a container may be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from ..files import whole
+from ..files import atomic_write
 from .run import Row
 
 _OPTIONS = {"format", "head", "granularity", "ranges", "corrections"}
@@ -32,13 +32,21 @@ _ON_REQUEST = (("image_ms", "image to boxes ms", "{:.1f}"), ("decoding_ms", "dec
 
 def table(rows: Sequence[Row]) -> Table:
     """A table to print with Rich."""
-    made = Table(title="INT8 against FP32 of the same run")
+    table = Table(title="INT8 against FP32 of the same run")
     columns = _columns(rows)
     for name, title, _ in columns:
-        made.add_column(title, justify="left" if name in _OPTIONS else "right")
+        table.add_column(title, justify="left" if name in _OPTIONS else "right")
     for row in rows:
-        made.add_row(*_cells(row, columns), style="red" if row.error else "dim" if row.head == "stock" else None)
-    return made
+        table.add_row(*_cells(row, columns), style="red" if row.error else "dim" if row.head == "stock" else None)
+    return table
+
+
+def line(row: Row) -> str:
+    """A filled row as one line, for a log."""
+    cells = zip(_COLUMNS, _cells(row, _COLUMNS), strict=True)
+    return "  " + ", ".join(
+        text if name in _OPTIONS else f"{title} {text}" for (name, title, _), text in cells if text != "-"
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -70,9 +78,9 @@ def save(rows: Sequence[Row], folder: Path) -> tuple[Path, Path]:
     """Write ``bench.json`` and ``bench.csv``, and return their paths."""
     values = [asdict(row) for row in rows]
     as_json, as_csv = folder / "bench.json", folder / "bench.csv"
-    with whole(as_json) as temporary:
+    with atomic_write(as_json) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n")
-    with whole(as_csv) as temporary, temporary.open("w", newline="") as file:
+    with atomic_write(as_csv) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Row)])
         writer.writeheader()
         writer.writerows(values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,8 +19,8 @@ import psutil
 
 from ..errors import EdgeQuantError, OptionError
 from ..options import ExportOptions
-from ..processes import environment
-from ..targets.profiles import PROFILES, resolve
+from ..processes import environment, usable_threads
+from ..targets.formats import PROFILES, resolve
 
 #: Formats that this machine can run as well as make.
 FORMATS = tuple(name for name in PROFILES if name != "edgetpu")
@@ -48,7 +47,7 @@ class Settings:
     calibration_split: str = "train"
     validation_split: str = "val"
     fraction: float = 1.0
-    threads: int = os.cpu_count() or 1
+    threads: int = usable_threads()
     nms_free: bool = False
     images: int = 0
 
@@ -114,23 +113,31 @@ def cases(
             raise OptionError(f"format {name!r} is not one that bench can run: {', '.join(FORMATS)}")
         if baseline:
             rows.append(Row(name, "stock"))
-        found = []
+        possible = []
         for options in wanted:
             try:
                 request = resolve(PROFILES[name], options)
             except OptionError:
                 continue  # not every format has every combination; none at all is an error below
-            found.append(Row(name, request.head, request.granularity, request.ranges, corrections=request.corrections))
-        if not found:
+            values = (request.head, request.granularity, request.ranges, request.corrections)
+            head, granularity, estimator, corrected = map(str, values)
+            possible.append(Row(name, head, granularity, estimator, corrections=corrected))
+        if not possible:
             raise OptionError(
                 f"format {name!r} has none of head={','.join(heads)}, granularity={','.join(granularities)}, "
                 f"ranges={','.join(ranges)}, corrections={','.join(corrections)}"
             )
-        rows += found
+        rows += possible
     return rows
 
 
-def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[[str], None]) -> list[Row]:
+def run(
+    settings: Settings,
+    rows: Sequence[Row],
+    folder: Path,
+    report: Callable[[str], None],
+    show: Callable[[Sequence[Row]], None] = lambda rows: None,
+) -> list[Row]:
     """Fill the rows.
 
     Args:
@@ -138,6 +145,7 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
         rows: from :func:`cases`; the FP32 reference is put in front of them.
         folder: receives each row's exported file in a folder of its own.
         report: told what is being done.
+        show: given all rows so far whenever one is filled.
 
     Returns:
         All rows, the FP32 reference first. A row whose export failed has an error instead of figures; if the files
@@ -155,21 +163,24 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
     original = {"path": str(settings.model.resolve()), "stock": True, **_branch(settings)}
     reference, _ = _step("validate", {**original, **validation}, folder)
     done = [Row("pytorch", "fp32", map=reference["map"], map50=reference["map50"], retention=1.0)]
+    show(done)
     paths: dict[int, str] = {}
     for number, row in enumerate(rows, 1):
         name = f"{row.format} {row.head} {row.granularity} {row.ranges} {row.corrections}"
         place = folder / name.replace(" -", "").replace(" ", "_")
         try:
             report(f"[{number}/{len(rows)}] exporting {name}")
-            made, path = export(settings, row, place)
+            filled, path = export(settings, row, place)
             report(f"[{number}/{len(rows)}] validating {name}")
-            seen, _ = _step("validate", {"path": path, "stock": row.head == "stock", **validation}, place)
+            metrics, _ = _step("validate", {"path": path, "stock": row.head == "stock", **validation}, place)
         except WorkerError as error:
             done.append(replace(row, error=str(error)))
+            show(done)
             continue
         paths[len(done)] = path
-        retention = seen["map"] / reference["map"] if reference["map"] else None
-        done.append(replace(made, map=seen["map"], map50=seen["map50"], retention=retention))
+        retention = metrics["map"] / reference["map"] if reference["map"] else None
+        done.append(replace(filled, map=metrics["map"], map50=metrics["map50"], retention=retention))
+        show(done)
     if paths:
         report(f"timing {len(paths)} files in turns")
         _time(done, list(paths), "latency", {"paths": list(paths.values())}, settings, folder)
@@ -180,6 +191,7 @@ def run(settings: Settings, rows: Sequence[Row], folder: Path, report: Callable[
             "stock": [done[index].head == "stock" for index in paths],
             "data": validation["data"],
             "split": settings.validation_split,
+            "imgsz": list(settings.imgsz),
             "count": settings.images,
         }
         _time(done, list(paths), "images", arguments, settings, folder)
@@ -200,8 +212,8 @@ def export(settings: Settings, row: Row, place: Path) -> tuple[Row, str]:
     Raises:
         WorkerError: the export failed.
     """
-    made, peak = _step("export", _export_arguments(settings, row, place), place)
-    return replace(row, size_mb=made["bytes"] / 1e6, export_s=made["seconds"], peak_mb=peak / 1e6), made["path"]
+    file, peak = _step("export", _export_arguments(settings, row, place), place)
+    return replace(row, size_mb=file["bytes"] / 1e6, export_s=file["seconds"], peak_mb=peak / 1e6), file["path"]
 
 
 def _time(
@@ -209,17 +221,17 @@ def _time(
 ) -> None:
     """Add what a timing step of the worker says of each file to its row."""
     try:
-        seen, _ = _step(step, {"imgsz": list(settings.imgsz), "threads": settings.threads, **arguments}, folder)
+        times, _ = _step(step, {"threads": settings.threads, **arguments}, folder)
     except WorkerError as error:
         for index in indices:
             done[index] = replace(done[index], error=f"not timed: {error}")
         return
     for position, index in enumerate(indices):
         if step == "latency":
-            times = {"latency_ms": seen["milliseconds"][position]}
+            figures = {"latency_ms": times["milliseconds"][position]}
         else:
-            times = {"image_ms": seen["milliseconds"][position], "decoding_ms": seen["decoding"][position]}
-        done[index] = replace(done[index], **times)
+            figures = {"image_ms": times["milliseconds"][position], "decoding_ms": times["decoding"][position]}
+        done[index] = replace(done[index], **figures)
 
 
 def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, Any]:
@@ -259,7 +271,7 @@ def _step(name: str, arguments: dict[str, Any], folder: Path) -> tuple[dict[str,
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        peak = _watch(process)
+        peak = peak_memory(process)
         if process.returncode or not result.is_file():
             output.flush()
             lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -268,7 +280,7 @@ def _step(name: str, arguments: dict[str, Any], folder: Path) -> tuple[dict[str,
         return json.loads(result.read_text()), peak
 
 
-def _watch(process: subprocess.Popen[bytes]) -> int:
+def peak_memory(process: subprocess.Popen[bytes]) -> int:
     """Wait for a process; the largest sum of resident memory seen over it and its children, in bytes."""
     peak = 0
     done = threading.Event()

@@ -7,6 +7,7 @@ export run without any patch. The result is written as JSON to the file named la
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -38,16 +39,16 @@ def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
         # upstream's saved_model export fetches this sample unless it is there; the bench works offline
         sample = Path("calibration_image_sample_data_20x128x128x3_float32.npy")
         np.save(sample, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
-    from ultralytics import YOLO
+    from ..upstream.models import YOLO
 
     start = time.perf_counter()
-    made = Path(YOLO(model).export(**arguments))
+    file = Path(YOLO(model).export(**arguments))
     seconds = time.perf_counter() - start
     if arguments["format"] == "saved_model":
         kind = "integer_quant" if arguments.get("head") == "float" else "full_integer_quant"
-        made = made / f"{Path(model).stem}_{kind}.tflite"
-    size = sum(f.stat().st_size for f in made.rglob("*")) if made.is_dir() else made.stat().st_size
-    return {"path": str(made), "seconds": seconds, "bytes": size}
+        file = file / f"{Path(model).stem}_{kind}.tflite"
+    size = sum(f.stat().st_size for f in file.rglob("*")) if file.is_dir() else file.stat().st_size
+    return {"path": str(file), "seconds": seconds, "bytes": size}
 
 
 def validate(path: str, stock: bool, **arguments: Any) -> dict[str, Any]:
@@ -65,21 +66,20 @@ def validate(path: str, stock: bool, **arguments: Any) -> dict[str, Any]:
 
     if stock:
         yolo_edgequant.disable()
-    from ultralytics import YOLO
+    from ..upstream.models import YOLO
 
     metrics = YOLO(path).val(plots=False, verbose=False, batch=1, rect=False, workers=1, **arguments)
     box = metrics.box
     return {"map": float(box.map), "map50": float(box.map50)}
 
 
-def latency(paths: list[str], imgsz: list[int], threads: int) -> dict[str, Any]:
+def latency(paths: list[str], threads: int) -> dict[str, Any]:
     """Median time of the interpreter alone, for several files in turns, so that a noisy machine troubles all alike.
 
     Each turn loads its file anew.
 
     Args:
         paths: ``.tflite`` files and OpenVINO folders.
-        imgsz: (height, width).
         threads: of each interpreter.
 
     Returns:
@@ -88,7 +88,7 @@ def latency(paths: list[str], imgsz: list[int], threads: int) -> dict[str, Any]:
     times: list[list[float]] = [[] for _ in paths]
     for _ in range(_ROUNDS):
         for taken, path in zip(times, paths, strict=True):
-            run = _runner(Path(path), imgsz, threads)  # anew: where its memory lies is worth several percent
+            run = _runner(Path(path), threads)  # anew: where its memory lies is worth several percent
             run()
             for _ in range(_RUNS):
                 start = time.perf_counter()
@@ -116,24 +116,21 @@ def images(
     Returns:
         For each path ``milliseconds``, and ``decoding`` of it, None for stock files.
     """
-    import os
-
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     import cv2
     import torch
 
     import yolo_edgequant
-    from yolo_edgequant.runtime import Detector
 
     yolo_edgequant.disable()
-    from ultralytics import YOLO
-    from ultralytics.data.utils import check_det_dataset
-    from ultralytics.nn.backends import litert
+    from ..runtime import Detector
+    from ..upstream import data as data_sets
+    from ..upstream.models import YOLO, set_litert_threads
 
     cv2.setNumThreads(threads)
     torch.set_num_threads(threads)
-    litert.NUM_THREADS = threads
+    set_litert_threads(threads)
 
     def runner(path: str, upstream: bool) -> Callable[[np.ndarray], Any]:
         if not upstream:
@@ -141,9 +138,7 @@ def images(
         model = YOLO(path, task="detect")
         return lambda image: model.predict(image, imgsz=imgsz, conf=0.25, verbose=False)
 
-    place = check_det_dataset(data, autodownload=False, split=split)[split]
-    files = [f for p in ([place] if isinstance(place, str) else place) for f in sorted(Path(p).iterdir())][:count]
-    pictures = [cv2.imread(str(file)) for file in files]
+    pictures = [cv2.imread(str(file)) for file in data_sets.image_files(data, split)[:count]]
     runners = [runner(path, upstream) for path, upstream in zip(paths, stock, strict=True)]
     spans: list[list[float]] = [[] for _ in paths]
     decoding: list[list[float]] = [[] for _ in paths]
@@ -152,38 +147,23 @@ def images(
     for picture in pictures:
         for run, taken, decoded in zip(runners, spans, decoding, strict=True):
             start = time.perf_counter()
-            found = run(picture)
+            detections = run(picture)
             taken.append(1000 * (time.perf_counter() - start))
             if isinstance(run, Detector):
-                decoded.append(found.milliseconds["decoding"])
+                decoded.append(detections.milliseconds["decoding"])
     return {
         "milliseconds": [float(np.median(taken)) for taken in spans],
         "decoding": [float(np.median(decoded)) if decoded else None for decoded in decoding],
     }
 
 
-def _runner(path: Path, imgsz: list[int], threads: int) -> Callable[[], Any]:
+def _runner(path: Path, threads: int) -> Callable[[], Any]:
     """A function that runs the file once on noise that is already in place."""
-    random = np.random.default_rng(0)
-    if path.suffix == ".tflite":
-        from ai_edge_litert.interpreter import Interpreter
+    from ..runtime.interpreter import open_file
 
-        interpreter = Interpreter(str(path), num_threads=threads)
-        interpreter.allocate_tensors()
-        source = interpreter.get_input_details()[0]
-        pixels = random.integers(0, 256, source["shape"])
-        integer = source["dtype"] != np.float32
-        values = pixels - 128 * (source["dtype"] == np.int8) if integer else pixels / 255
-        interpreter.set_tensor(source["index"], values.astype(source["dtype"]))
-        return interpreter.invoke
-    import openvino as ov
-
-    core = ov.Core()
-    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
-    compiled = core.compile_model(core.read_model(next(path.glob("*.xml"))), "CPU", hints)
-    image = random.random((1, 3, *imgsz), np.float32)
-    request = compiled.create_infer_request()
-    return lambda: request.infer([image], share_inputs=True, share_outputs=True)
+    interpreter = open_file(path, threads)
+    noise = np.random.default_rng(0).random(interpreter.input.shape, np.float32)
+    return interpreter.bound(interpreter.input.stored(noise))
 
 
 if __name__ == "__main__":

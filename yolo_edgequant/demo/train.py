@@ -24,10 +24,8 @@ _HEADS: dict[str, tuple[str, list[Any]]] = {
 
 def main() -> None:
     """Draw the data, train, and write the weights in half precision without the optimiser."""
-    from ultralytics import YOLO
-    from ultralytics.utils import YAML
-
-    from .draw import TASKS, data_set
+    from ..upstream.models import YAML, YOLO
+    from .dataset import TASKS, data_set
 
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--task", choices=TASKS, default="detect")
@@ -63,9 +61,8 @@ def main() -> None:
 
 def architecture(task: str, generation: int) -> dict[str, Any]:
     """The embedded detector's architecture with the head of another task or generation (8 or 26)."""
-    from ultralytics.utils import YAML
-
-    from .draw import KEYPOINTS
+    from ..upstream.models import YAML
+    from .dataset import KEYPOINTS
 
     plan = YAML.load(HERE / "shapes.yaml")
     name, values = _HEADS[task]

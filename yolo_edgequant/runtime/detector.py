@@ -8,15 +8,14 @@ from time import perf_counter
 
 import numpy as np
 
-from ..errors import InferenceError, UnsupportedModelError
+from ..contract import BOX_TASKS
+from ..errors import ContractError, InferenceError, UnsupportedModelError
+from ..processes import usable_threads
 from .detections import Detections, rectangle
-from .interpreter import load, usable_threads
+from .interpreter import load
 from .letterbox import Letterbox
 from .masks import masks
-from .nms import nms, rotated_nms
-from .outputs import is_final, prototypes, reader
-
-_TASKS = ("detect", "segment", "pose", "obb")
+from .outputs import reader
 
 
 class Detector:
@@ -26,11 +25,11 @@ class Detector:
 
     Args:
         path: ``.tflite`` file or OpenVINO model's folder, for detect, segment, pose or obb.
-        confidence: a detection's score is over this, 0 to 1.
+        conf: a detection's score is over this, 0 to 1.
         iou: largest overlap of two detections of a class, 0 to 1; NMS-free files have no use for it.
-        most: number of detections in an image at most.
+        max_det: number of detections in an image at most.
         classes: indices of the classes to look for; None for all.
-        agnostic: detections of different classes suppress each other, too.
+        agnostic_nms: detections of different classes suppress each other, too.
         threads: of the CPU; None for all cores that there are.
         delegate: ``edgetpu``, ``vx``, or the path of a TFLite delegate's library. Files for the Edge TPU get theirs.
 
@@ -40,7 +39,8 @@ class Detector:
 
     Raises:
         InferenceError: there is no such file, or a setting is out of its range.
-        UnsupportedModelError: the file is of another task, or not from an export of ours.
+        ContractError: the file is not from an export of ours, or damaged.
+        UnsupportedModelError: the file is of another task.
         MissingToolError: what runs such a file is not installed.
     """
 
@@ -48,38 +48,43 @@ class Detector:
         self,
         path: str | Path,
         *,
-        confidence: float = 0.25,
+        conf: float = 0.25,
         iou: float = 0.7,
-        most: int = 300,
+        max_det: int = 300,
         classes: Sequence[int] | None = None,
-        agnostic: bool = False,
+        agnostic_nms: bool = False,
         threads: int | None = None,
         delegate: str | None = None,
     ) -> None:
-        for name, value in (("confidence", confidence), ("iou", iou)):
+        for name, value in (("conf", conf), ("iou", iou)):
             if not 0 <= value <= 1:
                 raise InferenceError(f"{name}={value!r} is not between 0 and 1")
-        for name, number in (("most", most), ("threads", threads)):
+        for name, number in (("max_det", max_det), ("threads", threads)):
             if number is not None and number < 1:
                 raise InferenceError(f"{name}={number!r} is not 1 or more")
         path = Path(path)
         if delegate is None and path.name.endswith("_edgetpu.tflite"):
             delegate = "edgetpu"
-        self._interpreter, metadata = load(path, threads or usable_threads(), delegate)
-        self.task: str = metadata["task"]
-        if self.task not in _TASKS:
-            raise UnsupportedModelError(f"'{path}' is a {self.task} model; the runtime takes {', '.join(_TASKS)}")
-        if self._interpreter.input.shape[0] != 1:
-            raise UnsupportedModelError(f"'{path}' takes {self._interpreter.input.shape[0]} images at once, not 1")
-        self.names: dict[int, str] = {int(index): name for index, name in metadata["names"].items()}
+        self._interpreter, contract = load(path, threads or usable_threads(), delegate)
+        self.task = contract.task
+        if self.task not in BOX_TASKS:
+            raise UnsupportedModelError(f"'{path}' is a {self.task} model; the runtime takes {', '.join(BOX_TASKS)}")
+        shape = self._interpreter.input.shape
+        if len(shape) != 4 or shape[3 if contract.channels_last else 1] != 3:
+            raise ContractError(f"'{path}' takes {shape}, which is no image of three channels as its metadata has it")
+        if shape[0] != 1:
+            raise UnsupportedModelError(f"'{path}' takes {shape[0]} images at once, not 1")
+        self.names: dict[int, str] = dict(contract.names)
         unknown = sorted(set(classes or ()) - self.names.keys())
         if unknown:
             raise InferenceError(f"classes={unknown!r} are not among the model's, 0 to {len(self.names) - 1}")
-        self.confidence, self.iou, self.most, self.agnostic = confidence, iou, most, agnostic
+        self.conf, self.iou, self.max_det, self.agnostic_nms = conf, iou, max_det, agnostic_nms
         self.classes = None if classes is None else np.asarray(classes, np.int64)
-        self._metadata = metadata
-        self._letterbox = Letterbox(self._interpreter.input, metadata["edgequant"]["layout"] == "NHWC")
-        self._reader = reader(metadata, self._interpreter.outputs, self._letterbox.size)
+        self._letterbox = Letterbox(self._interpreter.input, contract.channels_last)
+        try:
+            self._reader = reader(contract, self._interpreter.outputs, self._letterbox.size)
+        except ContractError as error:
+            raise ContractError(f"'{path}' cannot be read: {error}") from error
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Find the objects in an image.
@@ -91,8 +96,8 @@ class Detector:
             InferenceError: the image has another shape or type, or no pixels.
         """
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            seen = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InferenceError(f"an image is a uint8 array of shape (height, width, 3) in BGR, not {seen}")
+            given = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InferenceError(f"an image is a uint8 array of shape (height, width, 3) in BGR, not {given}")
         if not image.size:
             raise InferenceError(f"the image is empty: its shape is {image.shape}")
         started = perf_counter()
@@ -100,14 +105,7 @@ class Detector:
         ready = perf_counter()
         outputs = self._interpreter.run(fitted)
         done = perf_counter()
-        found = self._reader.read(outputs, self.confidence, self.agnostic)
-        if self.classes is not None:
-            found = found.chosen(np.isin(found.classes, self.classes))
-        if is_final(self._metadata):
-            found = found.chosen(np.arange(min(len(found.scores), self.most)))
-        else:
-            suppress = rotated_nms if self.task == "obb" else nms
-            found = found.chosen(suppress(found.boxes, found.scores, found.classes, self.iou, self.most, self.agnostic))
+        found = self._reader.detections(outputs, self.conf, self.iou, self.max_det, self.agnostic_nms, self.classes)
         rotated = keypoints = instances = None
         if self.task == "obb":
             rotated = np.concatenate(
@@ -121,10 +119,9 @@ class Detector:
             points = placement.clip(placement.to_image(found.extra[..., :2]))
             keypoints = np.concatenate((points, found.extra[..., 2:]), 2)
         if self.task == "segment":
-            maps = prototypes(self._metadata, self._interpreter.outputs, outputs)
-            instances = masks(found.extra, maps, boxes, placement)
-            seen = instances.any((1, 2))  # as Ultralytics does, drop what has no pixel
-            found, boxes, instances = found.chosen(seen), boxes[seen], instances[seen]
+            instances = masks(found.extra, self._reader.prototypes(outputs), boxes, placement)
+            visible = instances.any((1, 2))  # as Ultralytics does, drop what has no pixel
+            found, boxes, instances = found[visible], boxes[visible], instances[visible]
         ended = perf_counter()
         spans = {"letterbox": ready - started, "inference": done - ready, "decoding": ended - done}
         return Detections(

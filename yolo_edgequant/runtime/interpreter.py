@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import importlib
-import json
-import os
-import zipfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from .. import contract
+from ..contract import Contract
 from ..errors import InferenceError, MissingToolError, UnsupportedModelError
 
 #: Libraries of the delegates that have a name here; any other library goes by its path.
 DELEGATES = {"edgetpu": "libedgetpu.so.1", "vx": "libvx_delegate.so"}
 
 _TFLITE = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter", "tensorflow.lite")
+
+_RUNS = 30  # that a latency is the median of
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,19 @@ class Tensor:
         return self.values(np.arange(limits.min, limits.max + 1))
 
 
+@dataclass(frozen=True)
+class Run:
+    """Outputs of a model for several images.
+
+    Attributes:
+        tensors: types of the outputs.
+        outputs: for each image, the outputs as stored.
+    """
+
+    tensors: list[Tensor]
+    outputs: list[list[np.ndarray]]
+
+
 class Interpreter(Protocol):
     """Runs one model on one image at a time."""
 
@@ -67,52 +85,109 @@ class Interpreter(Protocol):
     outputs: list[Tensor]
 
     def run(self, image: np.ndarray) -> list[np.ndarray]:
-        """Run the model; the arrays are as stored and are valid until the next call."""
+        """Run the model on an image as stored; the arrays are as stored and are valid until the next call."""
+
+    def bound(self, image: np.ndarray) -> Callable[[], Any]:
+        """A function that runs the model on one image that is in place already, and fetches nothing; for timing."""
+
+
+def latency(run: Callable[[], Any]) -> float:
+    """Median milliseconds of a function of :meth:`Interpreter.bound`."""
+    times = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times))
+
+
+def open_tflite(
+    model: Path | bytes, threads: int, delegates: Sequence[str] = (), keep_all: bool = False
+) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
+    """A TFLite interpreter, by ai-edge-litert, tflite-runtime or TensorFlow, the first that is installed.
+
+    Args:
+        model: a ``.tflite`` file, or what is in one.
+        threads: of the CPU.
+        delegates: keys of :data:`DELEGATES`, or paths of delegates' libraries.
+        keep_all: keep the value of every tensor, not of the outputs alone.
+
+    Returns:
+        The interpreter with its tensors allocated, and the details of its input and of its outputs.
+
+    Raises:
+        MissingToolError: there is no interpreter, or no such delegate.
+        UnsupportedModelError: the interpreter cannot read the model, or it has several inputs.
+    """
+    module = _first_installed(_TFLITE)
+    if module is None:
+        raise MissingToolError(
+            "no TFLite interpreter is installed; install one with: pip install 'yolo-edgequant[runtime]'"
+        )
+    loaded = [_delegate(module, name) for name in delegates]
+    source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    name = "the model" if isinstance(model, bytes) else f"'{model}'"
+    keep = {"experimental_preserve_all_tensors": True} if keep_all else {}
+    try:
+        with no_warning_of_kept_tensors(keep_all):
+            interpreter = module.Interpreter(
+                **source, **keep, num_threads=threads, experimental_delegates=loaded or None
+            )
+            interpreter.allocate_tensors()
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    except (ValueError, RuntimeError) as error:
+        raise UnsupportedModelError(f"{name} cannot be run: {' '.join(str(error).split())}") from error
+    if len(inputs) != 1:
+        raise UnsupportedModelError(f"{name} has {len(inputs)} inputs, not 1")
+    return interpreter, inputs[0], outputs
+
+
+def _delegate(module: Any, name: str) -> Any:
+    library = DELEGATES.get(name, name)
+    load = getattr(module, "load_delegate", None) or module.experimental.load_delegate
+    try:
+        return load(library)
+    except (OSError, ValueError) as error:
+        raise MissingToolError(f"the delegate '{library}' could not be loaded: {error}") from error
+
+
+@contextmanager
+def no_warning_of_kept_tensors(wanted: bool = True) -> Iterator[None]:
+    """Make no warning of an interpreter that keeps every tensor, which is what it is made for."""
+    with warnings.catch_warnings():
+        if wanted:
+            warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors.*")
+        yield
 
 
 class TFLite:
-    """A ``.tflite`` file, run by ai-edge-litert, tflite-runtime or TensorFlow, the first that is installed.
+    """A ``.tflite`` file.
 
     Args:
-        path: the file.
+        model: the file, or what is in one.
         threads: of the CPU.
         delegate: a key of :data:`DELEGATES`, or the path of a delegate's library.
 
     Raises:
-        MissingToolError: there is no interpreter, or no such delegate.
-        UnsupportedModelError: the interpreter cannot read the file.
+        MissingToolError, UnsupportedModelError: see :func:`open_tflite`.
     """
 
-    def __init__(self, path: Path, threads: int, delegate: str | None) -> None:
-        module = _first_installed(_TFLITE)
-        if module is None:
-            raise MissingToolError(
-                "no TFLite interpreter is installed; install one with: pip install 'yolo-edgequant[runtime]'"
-            )
-        delegates = []
-        if delegate is not None:
-            library = DELEGATES.get(delegate, delegate)
-            load = getattr(module, "load_delegate", None) or module.experimental.load_delegate
-            try:
-                delegates = [load(library)]
-            except (OSError, ValueError) as error:
-                raise MissingToolError(f"the delegate '{library}' could not be loaded: {error}") from error
-        try:
-            self._interpreter = module.Interpreter(
-                str(path), num_threads=threads, experimental_delegates=delegates or None
-            )
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise UnsupportedModelError(f"'{path}' cannot be run: {' '.join(str(error).split())}") from error
-        (source,), targets = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+    def __init__(self, model: Path | bytes, threads: int, delegate: str | None = None) -> None:
+        delegates = () if delegate is None else (delegate,)
+        self._interpreter, source, targets = open_tflite(model, threads, delegates)
         self._source, self._targets = source["index"], [target["index"] for target in targets]
         self.input, self.outputs = Tensor.of(source), [Tensor.of(target) for target in targets]
 
     def run(self, image: np.ndarray) -> list[np.ndarray]:
-        """Run the model."""
+        """See :class:`Interpreter`."""
         self._interpreter.set_tensor(self._source, image)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index) for index in self._targets]
+
+    def bound(self, image: np.ndarray) -> Callable[[], Any]:
+        """See :class:`Interpreter`."""
+        self._interpreter.set_tensor(self._source, image)
+        return self._interpreter.invoke
 
 
 class OpenVINO:
@@ -146,12 +221,16 @@ class OpenVINO:
         self.outputs = [Tensor(tuple(output.shape), np.dtype(np.float32)) for output in compiled.outputs]
 
     def run(self, image: np.ndarray) -> list[np.ndarray]:
-        """Run the model."""
-        made = self._request.infer([image], share_inputs=True, share_outputs=True)
-        return [made[position] for position in range(len(self.outputs))]
+        """See :class:`Interpreter`."""
+        outputs = self._request.infer([image], share_inputs=True, share_outputs=True)
+        return [outputs[position] for position in range(len(self.outputs))]
+
+    def bound(self, image: np.ndarray) -> Callable[[], Any]:
+        """See :class:`Interpreter`."""
+        return lambda: self._request.infer([image], share_inputs=True, share_outputs=True)
 
 
-def load(path: Path, threads: int, delegate: str | None) -> tuple[Interpreter, dict[str, Any]]:
+def load(path: Path, threads: int, delegate: str | None) -> tuple[Interpreter, Contract]:
     """Open a model file.
 
     Args:
@@ -160,44 +239,33 @@ def load(path: Path, threads: int, delegate: str | None) -> tuple[Interpreter, d
         delegate: for ``.tflite`` files, see :class:`TFLite`.
 
     Returns:
-        The interpreter and the file's metadata.
+        The interpreter and the file's contract.
 
     Raises:
         InferenceError: there is no such file.
-        UnsupportedModelError: the file carries no contract of ours, or one of a later version.
+        ContractError: the file carries no contract of ours, one of a later version, or is damaged.
+        UnsupportedModelError: the interpreter cannot read the file.
         MissingToolError: what runs such a file is not installed.
     """
     if not path.exists():
         raise InferenceError(f"model '{path}' not found (looked in {Path.cwd()})")
-    metadata = _metadata(path)
-    contract = metadata.get("edgequant")
-    if contract is None:
-        raise UnsupportedModelError(
-            f"'{path}' does not say how to decode it; export it again with 'import yolo_edgequant' before the export"
-        )
-    if contract["schema"] != 1:
-        raise UnsupportedModelError(f"'{path}' has metadata of schema {contract['schema']}, this version reads 1")
-    if path.is_dir():
-        if delegate is not None:
-            raise InferenceError(f"delegate={delegate!r} is for .tflite files; '{path}' is an OpenVINO model")
-        return OpenVINO(path, threads), metadata
-    return TFLite(path, threads, delegate), metadata
+    facts = contract.read(path)
+    return open_file(path, threads, delegate), facts
 
 
-def usable_threads() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def open_file(path: Path, threads: int, delegate: str | None = None) -> Interpreter:
+    """The interpreter for a ``.tflite`` file or an OpenVINO model's folder, whoever made it.
 
-
-def _metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a file, empty if it has none."""
-    if path.is_dir():
-        beside = path / "metadata.json"
-        return json.loads(beside.read_text()) if beside.is_file() else {}
-    if not zipfile.is_zipfile(path):
-        return {}
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
+    Raises:
+        InferenceError: a delegate for OpenVINO.
+        UnsupportedModelError: the interpreter cannot read the file.
+        MissingToolError: what runs such a file is not installed.
+    """
+    if not path.is_dir():
+        return TFLite(path, threads, delegate)
+    if delegate is not None:
+        raise InferenceError(f"delegate={delegate!r} is for .tflite files; '{path}' is an OpenVINO model")
+    return OpenVINO(path, threads)
 
 
 def _first_installed(names: tuple[str, ...]) -> Any | None:

@@ -12,7 +12,7 @@ _EPSILON = np.float32(1e-7)
 
 
 def nms(
-    boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float, most: int, agnostic: bool
+    boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float, max_det: int, agnostic_nms: bool
 ) -> np.ndarray:
     """Which boxes to keep: each that no better kept one of its class overlaps by more than `iou`.
 
@@ -21,14 +21,14 @@ def nms(
         scores: (N,) float32.
         classes: (N,) int.
         iou: largest intersection over union of two kept boxes, 0 to 1.
-        most: number of boxes to keep at most.
-        agnostic: boxes of different classes suppress each other, too.
+        max_det: number of boxes to keep at most.
+        agnostic_nms: boxes of different classes suppress each other, too.
 
     Returns:
         Indices, the best first; of equal scores the earlier first.
     """
     order = np.argsort(-scores, kind="stable")
-    apart = boxes if agnostic else boxes + np.float32(_CLASS_OFFSET) * classes[:, None].astype(np.float32)
+    apart = boxes if agnostic_nms else boxes + np.float32(_CLASS_OFFSET) * classes[:, None].astype(np.float32)
     apart = apart[order]
     kept = np.empty(0, np.int64)
     for start in range(0, len(order), _BLOCK):
@@ -41,19 +41,19 @@ def nms(
             if alive[position]:
                 alive[position + 1 :] &= ~over[position, position + 1 :]
         kept = np.concatenate((kept, block[alive]))
-        if len(kept) >= most:
+        if len(kept) >= max_det:
             break
-    return order[kept[:most]]
+    return order[kept[:max_det]]
 
 
 def rotated_nms(
-    rotated: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float, most: int, agnostic: bool
+    rotated: np.ndarray, scores: np.ndarray, classes: np.ndarray, iou: float, max_det: int, agnostic_nms: bool
 ) -> np.ndarray:
     """Which rotated boxes to keep: each that no better one of its class, kept or not, overlaps by more than `iou`.
 
     Args:
         rotated: (N, 5) float32 centre x, centre y, width, height, angle in radians.
-        scores, classes, iou, most, agnostic: as for :func:`nms`; the overlap is ProbIoU
+        scores, classes, iou, max_det, agnostic_nms: as for :func:`nms`; the overlap is ProbIoU
             (https://arxiv.org/abs/2106.06072).
 
     Returns:
@@ -61,7 +61,7 @@ def rotated_nms(
     """
     order = np.argsort(-scores, kind="stable")
     apart = rotated[order]
-    if not agnostic:
+    if not agnostic_nms:
         apart[:, :2] += np.float32(_CLASS_OFFSET) * classes[order, None].astype(np.float32)
     kept: list[np.ndarray] = []
     for start in range(0, len(order), _BLOCK):
@@ -69,7 +69,7 @@ def rotated_nms(
         better = np.arange(block[-1] + 1)
         over = (_gaussian_overlap(apart[better], apart[block]) > iou) & (better[:, None] < block)
         kept.append(block[~over.any(0)])
-    return order[np.concatenate(kept)[:most]] if kept else order
+    return order[np.concatenate(kept)[:max_det]] if kept else order
 
 
 def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""One profile for each export format, as data."""
+"""What each export format can hold, as data."""

@@ -1,1 +1,1 @@
-"""Activations that the device runs, and training that wins the accuracy back."""
+"""Activations that the device runs, quantization-aware training, and the distillation that wins accuracy back."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from ..errors import OptionError, UnsupportedModelError
-from ..upstream import activation as upstream
+from ..upstream import blocks
 
 #: The activations to choose from; LeakyReLU has YOLO's customary slope.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -106,7 +106,7 @@ def swap_activation(model: Any, activation: str) -> Swap:
     if not any(row.after for row in rows):
         raise UnsupportedModelError(f"{type(module).__name__} has no activation that could be swapped for {activation}")
     undo.callback(setattr, module, "yaml", module.yaml)
-    module.yaml = upstream.recorded(module.yaml, activation, repr(ACTIVATIONS[activation]()))
+    module.yaml = blocks.recorded(module.yaml, activation, repr(ACTIVATIONS[activation]()))
     if module is not model:
         model.predictor = None  # it keeps a copy of the model
         undo.callback(setattr, model, "predictor", None)
@@ -129,7 +129,7 @@ def replace(root: nn.Module, activation: str, undo: contextlib.ExitStack) -> lis
     Modules that only training uses (the flow of YOLO26 poses) are left alone and not listed.
     """
     rows = []
-    training_only = {id(m) for owner in root.modules() if upstream.only_trains(owner) for m in owner.modules()}
+    training_only = {id(m) for owner in root.modules() if blocks.only_trains(owner) for m in owner.modules()}
     for scope, owner in root.named_modules():
         if id(owner) in training_only:
             continue
@@ -143,7 +143,7 @@ def replace(root: nn.Module, activation: str, undo: contextlib.ExitStack) -> lis
                 rows.append(Row(scope, kind, type(child).__name__, type(new).__name__))
             elif type(child) in _KEPT:
                 rows.append(Row(scope, kind, type(child).__name__, None, "a gate or a choice, not a rectifier"))
-        rows += [Row(scope, kind, function, None, why) for function, why in upstream.hidden(owner)]
+        rows += [Row(scope, kind, function, None, why) for function, why in blocks.hidden(owner)]
     return rows
 
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from ..files import whole
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyplot would choose a window system
+from matplotlib.figure import Figure
+
+from ..files import atomic_write
+from ..upstream.validation import main_metric
 
 
-def draw(results: Path, out: Path, teacher: float, before: float) -> None:
-    """Draw losses and accuracy over the epochs.
+def draw(results: Path, out: Path, teacher: float, before: float) -> int:
+    """Draw losses and accuracy over the epochs, and return how many epochs there were.
 
     Args:
         results: ``results.csv`` of Ultralytics' trainer.
         out: the PNG to write.
         teacher, before: mAP50-95 of the teacher, and of the model before training, 0 to 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # pyplot would choose a window system
-    from matplotlib.figure import Figure
-
     with results.open(newline="") as file:
         rows = [{name.strip(): float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     epochs = [row["epoch"] for row in rows]
-    accuracy = [name for name in rows[0] if "mAP50-95" in name][-1]
+    accuracy = main_metric(rows[0])
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for name in (name for name in rows[0] if name.startswith("train/")):
@@ -36,5 +37,6 @@ def draw(results: Path, out: Path, teacher: float, before: float) -> None:
     accuracies.legend()
     for axes in (losses, accuracies):
         axes.xaxis.get_major_locator().set_params(integer=True)
-    with whole(out) as temporary:
+    with atomic_write(out) as temporary:
         FigureCanvasAgg(figure).print_png(temporary)
+    return int(epochs[-1])

@@ -1,8 +1,8 @@
-"""Fake quantisation: a PyTorch model computes as the target's INT8 file would, and can still be trained.
+"""Fake quantization: a PyTorch model computes as the target's INT8 file would, and can still be trained.
 
 The points are those of the file. Every call of a torch function in the model's forward pass that computes a tensor has
 a number; the points of :class:`FakeQuantization` are the numbers of those whose results are tensors in the target's
-graph (:mod:`..quantization.matching`). Weights are rounded as the target's quantiser rounds them: symmetric, -127 to
+graph (:mod:`.tensor_matching`). Weights are rounded as the target's quantiser rounds them: symmetric, -127 to
 127, the largest absolute value at the end, of a channel or of the whole tensor.
 
 Rounding passes gradients on unchanged; steps and zero points are learned (Esser et al., Learned Step Size
@@ -11,6 +11,7 @@ Quantization, 2020; Jain et al., Trained Quantization Thresholds, 2020, for the 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,15 +22,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_LEVELS = 255  # steps between the ends of an 8-bit range
+from ..int8 import LARGEST_WEIGHT, STEPS
+from ..options import Granularity
+from .functions import LOOK, MOVE, WEIGHTED
 
-#: Calls that move or select values, or look at the shape: their results have the steps of what they read.
-_MOVES = {
-    *("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "expand", "contiguous"),
-    *("chunk", "split", "unbind", "__getitem__", "__get__", "detach", "clone", "to", "float"),
-    *("max_pool2d", "_max_pool2d", "boolean_dispatch", "interpolate", "upsample"),
-}
-WEIGHTED = {"conv2d": 0, "conv_transpose2d": 1, "linear": 0}  # axis of the output channels in the weights
+_NAME = "fake_quantization"  # of the submodule
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class FakeQuantization(nn.Module):
         layers: numbers of the calls whose weights are rounded.
         granularity: of the weights' steps, ``channel`` or ``tensor``.
         target: the export format whose points these are.
-        head: what Head #3 is rounded with where it is in integers, which training leaves out: (kind of operation, low,
-            high) in execution order.
+        head: what box decoding is rounded with where it is in integers, which training leaves out: (kind of operation,
+            low, high) in execution order.
     """
 
     def __init__(
@@ -68,23 +65,24 @@ class FakeQuantization(nn.Module):
         head: Sequence[tuple[str, float, float]] = (),
     ) -> None:
         super().__init__()
-        self.granularity, self.target, self.head = granularity, target, tuple(head)
+        # plain texts: a checkpoint is read where the enums may have moved
+        self.granularity, self.target, self.head = str(granularity), str(target), tuple(head)
         self.layers = frozenset(layers)
         distinct = sorted(set(ranges.values()))
         self.points = {number: distinct.index(range_) for number, range_ in ranges.items()}
         self.fixed = frozenset(self.points[number] for number in fixed)
-        self.start = [((high - low) / _LEVELS, round(-low / ((high - low) / _LEVELS))) for low, high in distinct]
+        self.start = [((high - low) / STEPS, round(-low / ((high - low) / STEPS))) for low, high in distinct]
         # what was learned, as differences from the start: Ultralytics saves models in half precision
         self.log_factor = nn.Parameter(torch.zeros(len(distinct)))
         self.shift = nn.Parameter(torch.zeros(len(distinct)))
 
     def ranges(self) -> dict[int, tuple[float, float]]:
         """By number of the call, (low, high) of its result, with the zero point on a level of the 256."""
-        made = {}
+        ranges = {}
         for number, group in self.points.items():
             step, zero = self._frozen(group)
-            made[number] = (-zero * step, (_LEVELS - zero) * step)
-        return made
+            ranges[number] = (-zero * step, (STEPS - zero) * step)
+        return ranges
 
     def result(self, number: int, values: torch.Tensor) -> torch.Tensor:
         """A call's result as 8 bits hold it; unchanged where there is no point."""
@@ -92,12 +90,12 @@ class FakeQuantization(nn.Module):
         if group is None:
             return values
         if group in self.fixed or not self.training:
-            return torch.fake_quantize_per_tensor_affine(values, *self._frozen(group), 0, _LEVELS)
+            return torch.fake_quantize_per_tensor_affine(values, *self._frozen(group), 0, STEPS)
         step, zero = self.start[group]
         step = (self.log_factor[group].exp() * step).reshape(1)
-        zero = (self.shift[group] + zero).clamp(0, _LEVELS).reshape(1)
-        factor = (values.numel() * _LEVELS) ** -0.5  # LSQ's, so that a step's gradient is of a weight's size
-        return torch._fake_quantize_learnable_per_tensor_affine(values, step, zero, 0, _LEVELS, factor)
+        zero = (self.shift[group] + zero).clamp(0, STEPS).reshape(1)
+        factor = (values.numel() * STEPS) ** -0.5  # LSQ's, so that a step's gradient is of a weight's size
+        return torch._fake_quantize_learnable_per_tensor_affine(values, step, zero, 0, STEPS, factor)
 
     def _frozen(self, group: int) -> tuple[float, int]:
         """Step and zero point of a group."""
@@ -105,19 +103,23 @@ class FakeQuantization(nn.Module):
         if group in self.fixed:
             return step, zero
         return step * math.exp(self.log_factor[group].item()), round(
-            min(max(zero + self.shift[group].item(), 0), _LEVELS)
+            min(max(zero + self.shift[group].item(), 0), STEPS)
         )
 
     def weights(self, number: int, values: torch.Tensor, axis: int) -> torch.Tensor:
         """The weights of a call as 8 bits hold them."""
         if number not in self.layers:
             return values
-        if self.granularity == "tensor":
-            step = values.detach().abs().amax().clamp(min=1e-12) / 127
-            return torch.fake_quantize_per_tensor_affine(values, step, step.new_zeros(1).int(), -127, 127)
+        if self.granularity == Granularity.TENSOR:
+            step = values.detach().abs().amax().clamp(min=1e-12) / LARGEST_WEIGHT
+            return torch.fake_quantize_per_tensor_affine(
+                values, step, step.new_zeros(1).int(), -LARGEST_WEIGHT, LARGEST_WEIGHT
+            )
         others = [dimension for dimension in range(values.dim()) if dimension != axis]
-        step = values.detach().abs().amax(others).clamp(min=1e-12) / 127
-        return torch.fake_quantize_per_channel_affine(values, step, torch.zeros_like(step).int(), axis, -127, 127)
+        step = values.detach().abs().amax(others).clamp(min=1e-12) / LARGEST_WEIGHT
+        return torch.fake_quantize_per_channel_affine(
+            values, step, torch.zeros_like(step).int(), axis, -LARGEST_WEIGHT, LARGEST_WEIGHT
+        )
 
 
 class Trace(TorchFunctionMode):
@@ -155,7 +157,7 @@ class Trace(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if self._paused or name in _MOVES:
+        if self._paused or name in MOVE or name in LOOK:
             return func(*args, **kwargs)
         if name in WEIGHTED and self.quantization is not None:
             args = self._rounded(func, args, kwargs)
@@ -183,14 +185,33 @@ class Trace(TorchFunctionMode):
 class BiasCorrection(Trace):
     """Takes what rounding the weights adds to each layer's output on average off its bias, layer after layer.
 
-    What :mod:`..quantization.bias` does in a file, for the images of this pass.
+    What :mod:`yolo_edgequant.tflite.bias_correction` does in a file, for the images of this pass.
     """
 
     def _rounded(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        made = super()._rounded(func, args, kwargs)
-        values, rounded, bias, *rest = made
+        with_rounded = super()._rounded(func, args, kwargs)
+        values, rounded, bias, *rest = with_rounded
         if bias is not None:
             added = func(values, rounded - args[1], None, *rest, **kwargs)
             channels = added.dim() - 1 if func.__name__ == "linear" else 1
             bias.data -= added.mean([axis for axis in range(added.dim()) if axis != channels])
-        return made
+        return with_rounded
+
+
+def quantization_of(model: Any) -> FakeQuantization | None:
+    """The fake quantization that a model was trained with; None for others."""
+    return getattr(model, "_modules", {}).get(_NAME)
+
+
+def attach(model: nn.Module, quantization: FakeQuantization) -> None:
+    """Let a model compute with a fake quantization, and be saved with it."""
+    model.add_module(_NAME, quantization)
+
+
+def without_fake_quantization(model: nn.Module) -> nn.Module:
+    """A copy of a model that computes in float; the model itself if it does."""
+    if quantization_of(model) is None:
+        return model
+    model = copy.deepcopy(model)
+    del model._modules[_NAME]
+    return model

@@ -16,17 +16,15 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .functions import LOOK, PART, SAME, SPREAD
+
 _BOUND = 6.0
 _COVERED = 0.9999  # share of a feature's values that are to lie below the bound
 _SAMPLES = 1 << 16  # values of a tensor and image that the share is taken of
 
 _CONVOLUTIONS = {"conv2d", "conv_transpose2d"}
 _ACTIVATIONS = {"silu", "relu", "relu6", "hardtanh"}
-_JOINING = {
-    *("add", "__add__", "cat", "chunk", "split", "__getitem__", "max_pool2d", "_max_pool2d", "boolean_dispatch"),
-    *("interpolate", "detach", "contiguous"),
-}
-_LOOKING = {"__get__", "size", "dim"}
+_JOINING = {"add", "__add__", "cat"} | SAME | PART | SPREAD
 
 
 class _Features(TorchFunctionMode):
@@ -56,17 +54,17 @@ class _Features(TorchFunctionMode):
         kwargs = kwargs or {}
         name = func.__name__
         result = func(*args, **kwargs)
-        if name in _LOOKING:
+        if name in LOOK:
             return result
         read = [self.groups[id(value)] for value in _tensors(args) if id(value) in self.groups]
         if name in _CONVOLUTIONS:
             for number in read:
                 self.readers.setdefault(number, []).append(args[1])
         elif name == "batch_norm":
-            made = self._new(result)
+            number = self._new(result)
             weight, bias = kwargs.get("weight"), kwargs.get("bias")
             weight, bias = (args[3], args[4]) if weight is None else (weight, bias)
-            self.norms[made] = [weight, bias]
+            self.norms[number] = [weight, bias]
         elif name in _ACTIVATIONS and len(read) == 1:
             self._put(result, read[0])
             step = max(1, result.numel() // _SAMPLES) | 1
@@ -93,15 +91,15 @@ class _Features(TorchFunctionMode):
         self._alive.append(value)
         self.groups[id(value)] = number
 
-    def by_group(self, found: dict[int, list[Any]]) -> dict[int, list[Any]]:
+    def by_group(self, by_feature: dict[int, list[Any]]) -> dict[int, list[Any]]:
         """What was found of each feature, gathered by group."""
         gathered: dict[int, list[Any]] = {}
-        for number, values in found.items():
+        for number, values in by_feature.items():
             gathered.setdefault(self.group(number), []).extend(values)
         return gathered
 
 
-def below_bound(model: nn.Module, original: nn.Module, images: Iterable[torch.Tensor]) -> int:
+def scale_below_relu6(model: nn.Module, original: nn.Module, images: Iterable[torch.Tensor]) -> int:
     """Scale the features of a model with ReLU6, in place, so that the bound clips hardly any.
 
     Args:
@@ -137,7 +135,7 @@ def below_bound(model: nn.Module, original: nn.Module, images: Iterable[torch.Te
     return scaled
 
 
-def renormalise(model: nn.Module, images: Iterable[torch.Tensor]) -> None:
+def recalibrate_batch_norm(model: nn.Module, images: Iterable[torch.Tensor]) -> None:
     """Take the statistics of a model's batch-norm from images, (B, 3, H, W), float, 0 to 1; in place."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
@@ -155,10 +153,10 @@ def renormalise(model: nn.Module, images: Iterable[torch.Tensor]) -> None:
 
 def _tensors(values: Iterable[Any]) -> list[torch.Tensor]:
     """The tensors among values, and in lists and tuples among them."""
-    found = []
+    tensors = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            found.append(value)
+            tensors.append(value)
         elif isinstance(value, (list, tuple)):
-            found.extend(_tensors(value))
-    return found
+            tensors.extend(_tensors(value))
+    return tensors

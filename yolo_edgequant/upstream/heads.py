@@ -9,10 +9,26 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.nn.modules import (
+    OBB,
+    Classify,
+    Depth,
+    Detect,
+    Pose,
+    Pose26,
+    Segment,
+    SemanticSegment,
+    WorldDetect,
+    YOLOEDetect,
+    YOLOESegment,
+)
+from ultralytics.nn.modules.block import BNContrastiveHead, ContrastiveHead, Proto26
 
+from ..contract import Output, Raw
+from ..decoding import in_torch
 from ..errors import UnsupportedModelError
-from ..heads import decode
-from ..heads.raw import contract
+
+_EXTRAS = {"mask_coefficient": (Segment, YOLOESegment), "angle": (OBB,), "kpts": (Pose,)}
 
 
 def detection_head(model: nn.Module) -> nn.Module | None:
@@ -21,8 +37,6 @@ def detection_head(model: nn.Module) -> nn.Module | None:
     Raises:
         UnsupportedModelError: the model is not a YOLO model, or ends in a head unknown here.
     """
-    from ultralytics.nn.modules import Classify, Depth, Detect, SemanticSegment
-
     layers = getattr(model, "model", None)
     if not isinstance(layers, nn.Sequential) or not hasattr(model, "yaml"):
         raise UnsupportedModelError(
@@ -39,14 +53,41 @@ def detection_head(model: nn.Module) -> nn.Module | None:
     )
 
 
-def normalise_head(head: nn.Module, size: tuple[int, int]) -> None:
-    """Make a detection head, on this instance, give boxes and keypoints as shares of `size` (height, width)."""
-    from ultralytics.nn.modules import OBB
-
-    _normalise(head, size, isinstance(head, OBB), head.end2end or head.xyxy, _keypoint(head))
+def is_rotated(head: nn.Module) -> bool:
+    """True for heads whose boxes have an angle."""
+    return isinstance(head, OBB)
 
 
-def sum_expectation(head: nn.Module) -> None:
+def decode_in_unit_square(head: nn.Module, size: tuple[int, int], turn: bool = True) -> None:
+    """Make a detection head, on this instance, give boxes and keypoints as shares of the image's sides.
+
+    Its class stays as it is.
+
+    Args:
+        head: with ``dfl``, ``stride`` and, for poses, ``kpt_shape``.
+        size: (height, width) of the input in pixels.
+        turn: give rotated boxes; else as if their angle were 0, for a reader that turns them.
+    """
+    grid = in_torch.Grid.of(size, [int(s) for s in head.stride], head.stride.device)
+    rotated, corners = is_rotated(head) and turn, (head.end2end or head.xyxy) and not is_rotated(head)
+
+    def decode_boxes(self: nn.Module, x: dict[str, torch.Tensor]) -> torch.Tensor:
+        distances = self.dfl(x["boxes"])
+        if rotated:
+            return in_torch.rotated_boxes(distances, x["angle"], grid)
+        return in_torch.boxes(distances, grid, corners)
+
+    head._get_decode_boxes = types.MethodType(decode_boxes, head)
+    keypoint = _keypoint(head)
+    if keypoint is not None:
+
+        def decode_keypoints(self: nn.Module, raw: torch.Tensor) -> torch.Tensor:
+            return in_torch.keypoints(raw, tuple(self.kpt_shape), grid, *keypoint)
+
+        head.kpts_decode = types.MethodType(decode_keypoints, head)
+
+
+def dfl_as_sum(head: nn.Module) -> None:
     """Let a detection head, on this instance, take the expectation of DFL as a sum, not as a convolution.
 
     On CPUs with bfloat16 OpenVINO computes everything before the last convolution in it, and of DFL's probabilities
@@ -54,7 +95,7 @@ def sum_expectation(head: nn.Module) -> None:
     """
 
     def forward(self: nn.Module, raw: torch.Tensor) -> torch.Tensor:
-        return decode.distances(raw, self.c1)
+        return in_torch.distances(raw, self.c1)
 
     if hasattr(head.dfl, "c1"):  # else there are no bins, and nothing to take
         head.dfl.forward = types.MethodType(forward, head.dfl)
@@ -62,18 +103,15 @@ def sum_expectation(head: nn.Module) -> None:
 
 def has_masks(head: nn.Module) -> bool:
     """True for heads whose files give mask prototypes, too."""
-    return _addition(head) == "mask_coefficient"
+    return _extra(head) == "mask_coefficient"
 
 
-def _addition(head: nn.Module) -> str | None:
+def _extra(head: nn.Module) -> str | None:
     """What a head gives for each cell besides box and scores, by upstream's name; None for detection."""
-    from ultralytics.nn.modules import OBB, Pose, Segment, YOLOESegment
-
-    kinds = (((Segment, YOLOESegment), "mask_coefficient"), (OBB, "angle"), (Pose, "kpts"))
-    return next((name for kind, name in kinds if isinstance(head, kind)), None)
+    return next((name for name, kinds in _EXTRAS.items() if isinstance(head, kinds)), None)
 
 
-def keep_all_cells(head: nn.Module) -> None:
+def skip_top_k(head: nn.Module) -> None:
     """Make an end-to-end head, on this instance, give (B, 4 + nc + extra, A); the host chooses the best.
 
     Class indices, up to 79, and scores in one 8-bit tensor would leave neither.
@@ -89,16 +127,14 @@ def separate_outputs(head: nn.Module) -> list[str]:
     Returns:
         The names of the model's outputs, in order.
     """
-    from ultralytics.nn.modules import Detect
-
-    masks, apart = has_masks(head), _addition(head)
+    masks, apart = has_masks(head), _extra(head)
     if apart is None or hasattr(head, "lrpc"):
         return ["detections", "prototypes"] if masks else ["detections"]
 
     def forward(self: nn.Module, x: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        made = self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
-        detections = Detect._inference(self, made)
-        outputs = (detections, self.kpts_decode(made[apart]) if apart == "kpts" else made[apart])
+        raw = self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
+        detections = Detect._inference(self, raw)
+        outputs = (detections, self.kpts_decode(raw[apart]) if apart == "kpts" else raw[apart])
         return (*outputs, _prototypes(self, x)) if masks else outputs
 
     head.forward = types.MethodType(forward, head)
@@ -107,10 +143,8 @@ def separate_outputs(head: nn.Module) -> list[str]:
 
 def _prototypes(head: nn.Module, x: list[torch.Tensor]) -> torch.Tensor:
     """Mask prototypes (B, C, h, w), from the first map or, in YOLO26, from all of them."""
-    from ultralytics.nn.modules.block import Proto26
-
-    made = head.proto(x[: head.nl] if isinstance(head.proto, Proto26) else x[0])
-    return made[0] if isinstance(made, tuple) else made
+    maps = head.proto(x[: head.nl] if isinstance(head.proto, Proto26) else x[0])
+    return maps[0] if isinstance(maps, tuple) else maps
 
 
 def one_to_one(model: nn.Module) -> nn.Module:
@@ -127,9 +161,6 @@ def fold_texts(model: nn.Module) -> None:
     With a feature ``W x + b``, its batch normalisation and the unit vectors ``t`` of the texts, the logits are
     ``exp(scale) t norm(W x + b) + bias``: linear in ``x``.
     """
-    from ultralytics.nn.modules import Detect, WorldDetect
-    from ultralytics.nn.modules.block import BNContrastiveHead
-
     head = model.model[-1]
     if not isinstance(head, WorldDetect) or not all(isinstance(level, BNContrastiveHead) for level in head.cv4):
         return
@@ -145,51 +176,50 @@ def fold_texts(model: nn.Module) -> None:
     head.forward = types.MethodType(lambda self, x, texts: Detect.forward(self, x), head)
 
 
-def detach_head(head: nn.Module, cells_first: bool) -> dict[str, Any]:
-    """Make a detection head, on this instance, give its convolutions' outputs, and say how to decode them.
+def output_raw(head: nn.Module, cells_first: bool) -> tuple[tuple[Output, ...], Raw]:
+    """Make a detection head, on this instance, give its convolutions' outputs.
 
     Args:
         head: from :func:`detection_head`; prompts are fused, texts folded.
         cells_first: outputs are (B, cells, C) instead of (B, C, cells).
 
+    Returns:
+        The outputs in order, and how to decode them.
+
     Raises:
         UnsupportedModelError: the scores are no output of a convolution.
     """
-    from ultralytics.nn.modules import Detect, Pose, WorldDetect, YOLOEDetect
-    from ultralytics.nn.modules.block import ContrastiveHead
-
     if isinstance(head, WorldDetect) and any(isinstance(level, ContrastiveHead) for level in head.cv4):
         raise UnsupportedModelError("head='raw' is not possible for the original YOLO-World; use 'float' or 'int8'")
     if hasattr(head, "lrpc"):
         raise UnsupportedModelError("head='raw' is not possible for a prompt-free YOLOE; use 'float' or 'int8'")
-    addition = _addition(head)
-    extra = [] if addition is None else [addition]
+    kind = _extra(head)
+    extras = [] if kind is None else [kind]
 
     def yoloe(
         self: nn.Module, maps: list[torch.Tensor], box_head: Any, cls_head: Any, mask_head: Any = None, **_: Any
     ) -> dict[str, Any]:
-        made = Detect.forward_head(self, maps, box_head, cls_head)
+        raw = Detect.forward_head(self, maps, box_head, cls_head)
         if mask_head is not None:
-            made["mask_coefficient"] = torch.cat([m(x).flatten(2) for m, x in zip(mask_head, maps, strict=True)], 2)
-        return made
+            raw["mask_coefficient"] = torch.cat([m(x).flatten(2) for m, x in zip(mask_head, maps, strict=True)], 2)
+        return raw
 
     single = copy.copy(head)  # shares the layers, but loops over one level
     single.nl = 1
     if isinstance(head, Pose) and head.kpt_shape[1] == 3:
-        extra.append("visibility")
+        extras.append("visibility")
         _split_visibility(head, single)
     if isinstance(head, YOLOEDetect):
         single.forward_head = types.MethodType(yoloe, single)  # upstream's counts the prompts among the maps
     branches = head.one2one if head.end2end else head.one2many
-    if "visibility" in extra:
+    if "visibility" in extras:
         branches = {name: branches[name] for name in ("box_head", "cls_head")} | {"pose": head.edgequant_pose}
-    _detach(head, single, branches, has_masks(head), cells_first)
-    facts: dict[str, Any] = {"reg_max": head.reg_max}
-    if isinstance(head, Pose):
-        facts |= {"kpt_shape": list(head.kpt_shape), "keypoint": _keypoint(head)}
-    strides = [int(stride) for stride in head.stride]
-    order = "cells, channels" if cells_first else "channels, cells"
-    return contract(["boxes", "scores", *extra], strides, has_masks(head), order=order, **facts)
+    _return_branches(head, single, branches, has_masks(head), cells_first)
+    strides = tuple(int(stride) for stride in head.stride)
+    outputs = [Output(name, stride) for name in ("boxes", "scores", *extras) for stride in strides]
+    if has_masks(head):
+        outputs.append(Output("prototypes"))
+    return tuple(outputs), Raw(cells_first, head.reg_max, _keypoint(head))
 
 
 def _split_visibility(head: nn.Module, single: nn.Module) -> None:
@@ -197,7 +227,6 @@ def _split_visibility(head: nn.Module, single: nn.Module) -> None:
 
     They grow as large as training lets them, and in one 8-bit tensor would leave little for the places.
     """
-    from ultralytics.nn.modules import Detect, Pose26
 
     def rows(convolution: nn.Conv2d, wanted: list[int]) -> nn.Conv2d:
         part = nn.Conv2d(convolution.in_channels, len(wanted), convolution.kernel_size).requires_grad_(False)
@@ -216,51 +245,20 @@ def _split_visibility(head: nn.Module, single: nn.Module) -> None:
     head.edgequant_pose = layers  # a submodule, so that converters find its weights
 
     def forward_head(self: nn.Module, maps: list[Any], box_head: Any, cls_head: Any, pose: Any) -> dict[str, Any]:
-        made = Detect.forward_head(self, maps, box_head, cls_head)
+        raw = Detect.forward_head(self, maps, box_head, cls_head)
         features, place, visibility = pose[0]
-        seen = features(maps[0])
-        return made | {"kpts": place(seen).flatten(2), "visibility": visibility(seen).flatten(2)}
+        shared = features(maps[0])
+        return raw | {"kpts": place(shared).flatten(2), "visibility": visibility(shared).flatten(2)}
 
     single.forward_head = types.MethodType(forward_head, single)
 
 
 def _keypoint(head: nn.Module) -> tuple[float, float] | None:
     """Gain and offset: a keypoint lies raw * 2 - 0.5 cells from its anchor for Pose, raw cells for Pose26."""
-    from ultralytics.nn.modules import Pose, Pose26
-
     return (1.0, 0.0) if isinstance(head, Pose26) else (2.0, -0.5) if isinstance(head, Pose) else None
 
 
-def _normalise(
-    head: nn.Module, size: tuple[int, int], rotated: bool, corners: bool, keypoint: tuple[float, float] | None
-) -> None:
-    """Replace the decoding methods of one head instance; its class stays as it is.
-
-    Args:
-        head: a detection head with ``dfl``, ``stride`` and, for poses, ``kpt_shape``.
-        size: (height, width) of the input in pixels.
-        rotated: boxes have an angle.
-        corners: the head's files hold x1, y1, x2, y2 instead of centre and size.
-        keypoint: (gain, offset) of :func:`~yolo_edgequant.heads.decode.keypoints`, or None for heads without keypoints.
-    """
-    grid = decode.Grid.of(size, [int(s) for s in head.stride], head.stride.device)
-
-    def decode_boxes(self: nn.Module, x: dict[str, torch.Tensor]) -> torch.Tensor:
-        distances = self.dfl(x["boxes"])
-        if rotated:
-            return decode.rotated_boxes(distances, x["angle"], grid)
-        return decode.boxes(distances, grid, corners)
-
-    head._get_decode_boxes = types.MethodType(decode_boxes, head)
-    if keypoint is not None:
-
-        def decode_keypoints(self: nn.Module, raw: torch.Tensor) -> torch.Tensor:
-            return decode.keypoints(raw, tuple(self.kpt_shape), grid, *keypoint)
-
-        head.kpts_decode = types.MethodType(decode_keypoints, head)
-
-
-def _detach(
+def _return_branches(
     head: nn.Module,
     single: nn.Module,
     branches: Mapping[str, Sequence[nn.Module] | None],
@@ -279,13 +277,13 @@ def _detach(
     levels = head.nl
 
     def forward(self: nn.Module, x: list[torch.Tensor], *texts: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        made: dict[str, list[torch.Tensor]] = {}
+        parts: dict[str, list[torch.Tensor]] = {}
         for level in range(levels):
             modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}
             for name, values in single.forward_head([x[level]], **modules).items():
                 if name != "feats":
-                    made.setdefault(name, []).append(_cells_first(values, x[level]) if cells_first else values)
-        outputs = [values for group in made.values() for values in group]
+                    parts.setdefault(name, []).append(_cells_first(values, x[level]) if cells_first else values)
+        outputs = [values for group in parts.values() for values in group]
         return (*outputs, _prototypes(self, x)) if masks else tuple(outputs)
 
     head.forward = types.MethodType(forward, head)

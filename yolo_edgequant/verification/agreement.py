@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ..heads.candidates import sigmoid
-from ..runtime.interpreter import Tensor
-from ..runtime.nms import nms, overlaps, rotated_nms
-from ..runtime.outputs import Candidates, Reader, is_final, reader
+from ..contract import Contract
+from ..decoding.in_numpy import sigmoid
+from ..runtime.interpreter import Run
+from ..runtime.nms import overlaps
+from ..runtime.outputs import Candidates, reader
 
-_TASKS = ("detect", "segment", "pose", "obb")
 _CONFIDENCE = 0.1  # objects under it weigh little, and are many
 _IOU = 0.7
-_MOST = 300
+_MAX_DET = 300
 _LEAST = 0.3
 _SURE = 0.5
 _ENOUGH = 3
-
-
-@dataclass(frozen=True)
-class Run:
-    """Outputs of a model for several images.
-
-    Attributes:
-        tensors: types of the outputs.
-        outputs: for each image, the outputs as stored.
-    """
-
-    tensors: list[Tensor]
-    outputs: list[list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -54,9 +39,10 @@ class Agreement:
     sure: int = 0
 
     @property
-    def quality(self) -> float:
-        """What to choose among files by, the higher the better: the objects, or without any the mean of `snr_db`."""
-        return self.detections if self.detections is not None else float(np.mean([*self.snr_db.values()] or [0.0]))
+    def noise(self) -> float:
+        """Noise as a share of the signal's variance, on average over the outputs; 1 less the agreement without any."""
+        shares = [10 ** (-snr / 10) for snr in self.snr_db.values()]
+        return float(np.mean(shares)) if shares else 1 - (self.detections or 0.0)
 
     @property
     def collapsed(self) -> bool:
@@ -67,35 +53,29 @@ class Agreement:
         return self.detections is not None and self.sure >= _ENOUGH and self.detections < _LEAST
 
 
-def compare(metadata: Mapping[str, Any], size: tuple[int, int], reference: Run, made: Run) -> Agreement:
-    """Compare a quantised model with its float model.
+def compare(contract: Contract, size: tuple[int, int], reference: Run, quantized: Run) -> Agreement:
+    """Compare a quantized model with its float model.
 
     Args:
-        metadata: of the file; says how to decode both.
+        contract: of the file; says how to decode both.
         size: (height, width) of the input.
-        reference, made: the float and the quantised model's outputs for the same images.
+        reference, quantized: the two models' outputs for the same images.
     """
-    snr = _signal_to_noise(metadata, reference, made)
-    if metadata["task"] not in _TASKS:
-        return Agreement(len(made.outputs), None, None, snr)
-    found = [_objects(run, reader(metadata, run.tensors, size), metadata) for run in (reference, made)]
-    objects = sum(len(one.scores) for one in found[0])
-    shared = sum(_shared(one, other) for one, other in zip(*found, strict=True))
-    total = sum(float(one.scores.sum()) for each in found for one in each)
-    sure = sum(int((one.scores > _SURE).sum()) for one in found[0])
-    return Agreement(len(made.outputs), objects, 2 * shared / total if objects else None, snr, sure)
+    snr = _signal_to_noise(contract, reference, quantized)
+    if not contract.has_boxes:
+        return Agreement(len(quantized.outputs), None, None, snr)
+    ours, theirs = (_objects(run, contract, size) for run in (quantized, reference))
+    objects = sum(len(image) for image in theirs)
+    shared = sum(_shared(one, other) for one, other in zip(theirs, ours, strict=True))
+    total = sum(float(image.scores.sum()) for run in (theirs, ours) for image in run)
+    sure = sum(int((image.scores > _SURE).sum()) for image in theirs)
+    return Agreement(len(quantized.outputs), objects, 2 * shared / total if objects else None, snr, sure)
 
 
-def _objects(run: Run, read: Reader, metadata: Mapping[str, Any]) -> list[Candidates]:
-    """What is found in each image, the best first."""
-    found = []
-    for outputs in run.outputs:
-        seen = read.read(outputs, _CONFIDENCE, False)
-        if not is_final(metadata):
-            suppress = rotated_nms if metadata["task"] == "obb" else nms
-            seen = seen.chosen(suppress(seen.boxes, seen.scores, seen.classes, _IOU, _MOST, False))
-        found.append(seen)
-    return found
+def _objects(run: Run, contract: Contract, size: tuple[int, int]) -> list[Candidates]:
+    """The objects in each image, the best first."""
+    read = reader(contract, run.tensors, size)
+    return [read.detections(outputs, _CONFIDENCE, _IOU, _MAX_DET, False) for outputs in run.outputs]
 
 
 def _shared(one: Candidates, other: Candidates) -> float:
@@ -114,19 +94,18 @@ def _shared(one: Candidates, other: Candidates) -> float:
     return total
 
 
-def _signal_to_noise(metadata: Mapping[str, Any], reference: Run, made: Run) -> dict[str, float]:
+def _signal_to_noise(contract: Contract, reference: Run, quantized: Run) -> dict[str, float]:
     """10 log10 of variance to mean squared error of each output; logits of scores after the sigmoid."""
-    contract = metadata["edgequant"]
-    if is_final(metadata) and "top_k" not in contract:
+    if contract.is_final and contract.top_k is None:
         return {}  # rows of final detections change places
-    names = _names(contract, len(made.tensors))
     snr = {}
-    for position, name in enumerate(names):
+    for position in range(len(quantized.tensors)):
+        name = contract.outputs[position].title if contract.outputs else f"output {position}"
         pairs = [
             [run.tensors[position].values(outputs[position]).astype(np.float64) for outputs in run.outputs]
-            for run in (reference, made)
+            for run in (reference, quantized)
         ]
-        if "raw" in contract and name.startswith("scores"):
+        if contract.raw is not None and name.startswith("scores"):
             pairs = [[sigmoid(values) for values in run] for run in pairs]
             if max(values.max() for values in pairs[0]) < _CONFIDENCE:
                 continue  # no object at this level
@@ -134,10 +113,3 @@ def _signal_to_noise(metadata: Mapping[str, Any], reference: Run, made: Run) -> 
         noise = float(np.mean([np.square(a - b).mean() for a, b in zip(*pairs, strict=True)]))
         snr[name] = round(10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30))), 2)
     return snr
-
-
-def _names(contract: Mapping[str, Any], count: int) -> Sequence[str]:
-    described = contract.get("raw", contract).get("outputs")
-    if described is None:
-        return [f"output {position}" for position in range(count)]
-    return [f"{o['name']} {o['stride']}" if "stride" in o else o["name"] for o in described]

@@ -1,1 +1,0 @@
-"""From PyTorch to the float graph of each format."""

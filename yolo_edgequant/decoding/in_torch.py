@@ -1,0 +1,201 @@
+"""Decoding of boxes and keypoints in normalised units.
+
+Upstream decodes in grid cells and multiplies by the stride at the end, so the last tensors hold pixels (0 to 640)
+next to scores (0 to 1), which one 8-bit scale cannot serve. Here anchors and strides are divided by the image's width
+and height before the arithmetic, so that every intermediate stays near 1.
+
+With distances ``lt`` and ``rb`` from an anchor ``a`` to the box's corners, its centre is ``a + (rb - lt) / 2`` and its
+size ``lt + rb``. This equals the mean and the difference of the corners (upstream's ``dist2bbox``) but rounds half as
+often in integer arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Anchors and strides of a fixed input size, in normalised units.
+
+    All products of constants are taken here, outside of the model, so that a converter sees none of them.
+
+    Attributes:
+        anchors: (1, 2, A) float32, x and y of each cell's centre as a share of width and height, 0 to 1.
+        strides: (1, 2, A) float32, width and height of a cell as a share of the image's.
+        sides: (1, 4, A) float32, `strides` for each side of a box: left, top, right, bottom.
+        half_sides: (1, 4, A) float32, half of `sides`.
+        longer: (1, 1, A) float32, the side of a cell as a share of the image's longer side.
+        size: (height, width) of the input in pixels.
+    """
+
+    anchors: torch.Tensor
+    strides: torch.Tensor
+    sides: torch.Tensor
+    half_sides: torch.Tensor
+    longer: torch.Tensor
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, size: tuple[int, int], strides: list[int], device: torch.device | None = None) -> Grid:
+        """Build the grid that levels of the given strides (pixels) lay over an input of `size` (height, width)."""
+        height, width = size
+        points, cells = [], []
+        for stride in strides:
+            rows, columns = height // stride, width // stride
+            y, x = torch.meshgrid(
+                (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij"
+            )
+            points.append(torch.stack((x, y)).reshape(2, -1))
+            cells.append(torch.tensor([[stride / width], [stride / height]]).expand(2, rows * columns))
+        anchors, cell = torch.cat(points, 1)[None].to(device), torch.cat(cells, 1)[None].contiguous().to(device)
+        sides = cell.repeat(1, 2, 1)
+        return cls(anchors, cell, sides, sides / 2, cell[:, :1] * (width / max(size)), (height, width))
+
+
+def distances(raw: torch.Tensor, reg_max: int) -> torch.Tensor:
+    """Distances to the sides of a box, in cells, from the outputs of the box convolutions.
+
+    Args:
+        raw: (B, 4 * reg_max, A) float32, logits over the distances 0, 1, …, reg_max - 1 (the integral of Distribution
+            Focal Loss, https://arxiv.org/abs/2006.04388), or the distances themselves where reg_max is 1.
+        reg_max: bins of a distribution.
+
+    Returns:
+        (B, 4, A) float32.
+    """
+    if reg_max == 1:
+        return raw
+    batch, _, anchors = raw.shape
+    shares = raw.view(batch, 4, reg_max, anchors).softmax(2)
+    return (shares * torch.arange(reg_max, dtype=raw.dtype, device=raw.device).view(1, 1, -1, 1)).sum(2)
+
+
+def pixel_factors(size: tuple[int, int], classes: int, channels: int, keypoints: tuple[int, int] | None) -> list[int]:
+    """What to multiply each channel of normalised detections with to have boxes and keypoints in pixels.
+
+    Args:
+        size: (height, width) of the input in pixels.
+        classes: nc.
+        channels: of the detections, 4 + nc + extra.
+        keypoints: (K, D) if the extra channels are keypoints.
+    """
+    height, width = size
+    count, dimension = keypoints or (0, 0)
+    factors = [width, height, width, height, *[1] * classes, *[width, height, 1][:dimension] * count]
+    return [*factors, *[1] * (channels - len(factors))]
+
+
+def boxes(distances: torch.Tensor, grid: Grid, corners: bool = False) -> torch.Tensor:
+    """Normalised boxes from the distances to their sides.
+
+    Args:
+        distances: (B, 4, A) float32, left, top, right, bottom in grid cells.
+        grid: the anchors.
+        corners: return x1, y1, x2, y2 instead of centre x, centre y, width, height.
+
+    Returns:
+        (B, 4, A) float32, x values as a share of the width and y values of the height.
+    """
+    near, far = (distances * grid.sides).chunk(2, 1)
+    if corners:
+        return torch.cat((grid.anchors - near, grid.anchors + far), 1)
+    near_half, far_half = (distances * grid.half_sides).chunk(2, 1)
+    return torch.cat((grid.anchors + (far_half - near_half), near + far), 1)
+
+
+def rotated_boxes(distances: torch.Tensor, angle: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Normalised rotated boxes.
+
+    The offset of the centre is rotated, which needs one unit for both axes: the longer side of the image. The result is
+    then scaled to width and height, so that non-square inputs are right too.
+
+    Args:
+        distances: (B, 4, A) float32, left, top, right, bottom in grid cells, in the box's own frame.
+        angle: (B, 1, A) float32, radians.
+        grid: the anchors.
+
+    Returns:
+        (B, 4, A) float32: centre x, centre y, width, height; x and width as a share of the image's width, y and height
+        of its height (as upstream's files hold them), although the box is rotated.
+    """
+    height, width = grid.size
+    longer = max(height, width)
+    to_image = torch.tensor([longer / width, longer / height], device=distances.device).view(1, 2, 1)
+    near, far = (distances * grid.longer).chunk(2, 1)
+    x, y = ((far - near) / 2).chunk(2, 1)
+    cosine, sine = angle.cos(), angle.sin()
+    offset = torch.cat((x * cosine - y * sine, x * sine + y * cosine), 1)
+    return torch.cat((grid.anchors + offset * to_image, (near + far) * to_image), 1)
+
+
+def turned(boxes: torch.Tensor, angle: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Normalised rotated boxes from those of :func:`boxes`, which has no sine that 8 bits would have to hold.
+
+    Args:
+        boxes: (B, 4, A) float32, centre x, centre y, width, height as shares of the image's.
+        angle: (B, 1, A) float32, radians.
+        grid: the anchors.
+
+    Returns:
+        (B, 4, A) float32, the centres turned around their anchors.
+    """
+    height, width = grid.size
+    sides = torch.tensor([width, height], dtype=boxes.dtype, device=boxes.device).view(1, 2, 1)
+    x, y = ((boxes[:, :2] - grid.anchors) * sides).chunk(2, 1)
+    cosine, sine = angle.cos(), angle.sin()
+    offset = torch.cat((x * cosine - y * sine, x * sine + y * cosine), 1) / sides
+    return torch.cat((grid.anchors + offset, boxes[:, 2:]), 1)
+
+
+def keypoints(raw: torch.Tensor, shape: tuple[int, int], grid: Grid, gain: float, offset: float) -> torch.Tensor:
+    """Normalised keypoints.
+
+    Args:
+        raw: (B, K * D, A) float32 outputs of the keypoint convolutions.
+        shape: (K, D), number of keypoints and 2 (x, y) or 3 (x, y, visibility) values each.
+        grid: the anchors.
+        gain, offset: a keypoint lies at ``(raw * gain + offset)`` cells from its anchor; (2, -0.5) for Pose, (1, 0)
+            for Pose26.
+
+    Returns:
+        (B, K * D, A) float32; x and y as a share of width and height, visibility as a probability.
+    """
+    batch, _, anchors = raw.shape
+    values = raw.view(batch, *shape, anchors)
+    start = (grid.anchors + offset * grid.strides)[:, None]
+    points = values[:, :, :2] * (grid.strides * gain)[:, None] + start
+    if shape[1] == 3:
+        points = torch.cat((points, values[:, :, 2:].sigmoid()), 2)
+    return points.reshape(batch, -1, anchors)
+
+
+class ToPixels(nn.Module):
+    """A normalised detector whose output is in pixels again, by one multiplication at the very end.
+
+    For files whose readers expect pixels: the multiplication stays in float, all before it can be quantized.
+
+    Args:
+        model: gives (B, 4 + nc + extra, A) with normalised boxes, alone or as the first of several outputs.
+        size: (height, width) of the input in pixels.
+        classes: nc.
+        keypoints: (K, D) if the extra channels are keypoints.
+    """
+
+    def __init__(
+        self, model: nn.Module, size: tuple[int, int], classes: int, keypoints: tuple[int, int] | None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.size, self.classes, self.keypoints = size, classes, keypoints
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Run the model and scale boxes and keypoints."""
+        outputs = self.model(image)
+        first = outputs[0] if isinstance(outputs, (tuple, list)) else outputs
+        factors = pixel_factors(self.size, self.classes, first.shape[1], self.keypoints)
+        first = first * torch.tensor(factors, dtype=first.dtype).view(1, -1, 1)
+        return (first, *outputs[1:]) if isinstance(outputs, (tuple, list)) else first

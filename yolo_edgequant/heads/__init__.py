@@ -1,1 +1,0 @@
-"""Detection heads: the arithmetic that turns convolution outputs into boxes and scores."""

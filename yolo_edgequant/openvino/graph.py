@@ -1,0 +1,94 @@
+"""An OpenVINO model to look at: where box decoding begins, which layers have trained weights, what is rounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+
+LAYERS = frozenset(
+    {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul"}
+)
+
+#: Operations whose results have their input's values and no others.
+MOVE = frozenset(
+    {
+        "FakeQuantize",
+        "Interpolate",
+        "MaxPool",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Split",
+        "VariadicSplit",
+        "Slice",
+    }
+)
+
+_PASSIVE = {"Constant", "Parameter", "Result", "Convert", "ShapeOf"}
+
+
+def decoding(model: ov.Model) -> list[str]:
+    """The names of box decoding: every operation between the last trained layers and the results.
+
+    The DFL convolution (weights 0, 1, 2, …) belongs to it, as in :class:`yolo_edgequant.tflite.graph.Graph`.
+    """
+    pending = [result.input_value(0).get_node() for result in model.get_results()]
+    inside: dict[str, ov.Node] = {}
+    while pending:
+        node = pending.pop()
+        name = node.get_friendly_name()
+        if name in inside or node.get_type_name() in _PASSIVE or ends_layer(node):
+            continue
+        inside[name] = node
+        pending.extend(value.get_node() for value in node.input_values())
+    return sorted(inside)
+
+
+def last(model: ov.Model) -> list[str]:
+    """The names of the operations whose results are the model's."""
+    return sorted({result.input_value(0).get_node().get_friendly_name() for result in model.get_results()})
+
+
+def ends_layer(node: ov.Node) -> bool:
+    """True for a layer with trained weights, the addition of its bias, and the SiLU behind it."""
+    kind = node.get_type_name()
+    if kind in LAYERS:
+        weights = constant(node.input_value(1).get_node())
+        if weights is None:
+            return False  # a product of two activations, as in attention
+        return not (weights.size > 1 and np.array_equal(weights.ravel(), np.arange(weights.size)))
+    if kind == "Swish":
+        return ends_layer(node.input_value(0).get_node())
+    if kind == "Add":
+        operands = [value.get_node() for value in node.input_values()]
+        return any(
+            constant(b) is not None and a.get_type_name() in LAYERS and ends_layer(a)
+            for a, b in (operands, operands[::-1])
+        )
+    return False
+
+
+def constant(node: ov.Node) -> np.ndarray | None:
+    """The value of a constant, perhaps converted or reshaped; None for what is computed."""
+    while node.get_type_name() in {"Convert", "Reshape"}:
+        node = node.input_value(0).get_node()
+    return node.get_data() if node.get_type_name() == "Constant" else None
+
+
+def computed(quantizer: ov.Node) -> ov.Node:
+    """The operation whose result a quantizer rounds, before it was moved."""
+    node = quantizer.input_value(0).get_node()
+    while node.get_type_name() in MOVE:
+        node = node.input_value(0).get_node()
+    return node
+
+
+def rounds_activations(node: ov.Node) -> bool:
+    """True for the rounding of what is computed, as opposed to that of weights."""
+    return node.get_type_name() == "FakeQuantize" and constant(node.input_value(0).get_node()) is None
+
+
+def layers(model: ov.Model) -> list[ov.Node]:
+    """The layers with trained weights of a float model, in execution order."""
+    return [node for node in model.get_ordered_ops() if node.get_type_name() in LAYERS and ends_layer(node)]

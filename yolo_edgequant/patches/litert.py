@@ -1,0 +1,94 @@
+"""``.tflite`` files: upstream's LiteRT export, replaced in an INT8 export of ours."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from ultralytics.engine.exporter import Exporter, NMSModel
+from ultralytics.utils import colorstr
+from ultralytics.utils.export.tensorflow import tflite2edgetpu
+
+from .. import contract as contracts
+from ..contract import Contract
+from ..errors import CompilerError, MissingToolError
+from ..options import IO, Head
+from ..pipeline.finish import finish
+from ..pipeline.tflite import TFLiteBuild, calibrate, convert, logits, write
+from ..targets.formats import Format, Request
+from ..training.tflite_points import trained_graph
+from ..upstream import export_head
+from ..upstream.models import edgetpu_compiler
+from ..verification.holdout import Holdout
+from .calibration import batches, search
+from .exporter import job_of
+
+
+def export_litert(original: Callable[..., str], self: Exporter, *args: Any, **kwargs: Any) -> str:
+    """``Exporter.export_litert``, which in an INT8 export of ours writes the file that the request asks for."""
+    job = job_of(self)
+    if job is None:
+        return original(self, *args, **kwargs)
+    model = NMSModel(self.model, self.args) if self.args.nms else self.model
+    build = build_of(self, model, job.request, colorstr("LiteRT:"))
+    path = self.file.with_name(f"{self.file.stem}_{file_tag(job.request)}.tflite")
+    with search(self, self.file.with_name(f"{self.file.stem}_sensitivity.json")) as how:
+        content, contract = finish(build, job.request, how)
+    write(path, content, contract, self.metadata)
+    self.edgequant_contract = contract
+    return (
+        _compile_edgetpu(path, contract, self.metadata) if job.request.profile.format == Format.EDGETPU else str(path)
+    )
+
+
+def build_of(exporter: Exporter, model: nn.Module, request: Request, prefix: str) -> TFLiteBuild:
+    """Convert the exporter's model and calibrate it, or take the ranges that it was trained with."""
+    job, image = job_of(exporter), exporter.im
+    size = (int(image.shape[2]), int(image.shape[3]))
+    contract = export_head.prepare(exporter.model, request, size, exporter.metadata, job.trained_for)
+    loader = exporter.get_int8_calibration_dataloader(prefix)
+    graph, contract = convert(model, image, contract)
+    if job.trained is not None:
+        calibrated = trained_graph(job.trained, graph, tuple(image.shape), logits(contract))
+        return TFLiteBuild(calibrated, contract, exporter.metadata, [], size)
+    images = Holdout(batches(loader, image.shape[0], contract.channels_last), len(loader))
+    calibrated = calibrate(graph, contract, request, images)
+    return TFLiteBuild(calibrated, contract, exporter.metadata, images.images, size)
+
+
+def file_tag(request: Request) -> str:
+    """What a file's name says of its types, as upstream's names do: ``integer_quant`` is float at both ends."""
+    if request.profile.format == Format.LITERT:
+        return "int8"
+    if request.io == IO.FLOAT:
+        return "integer_quant"
+    return f"{request.io}_input_quant" if request.head == Head.FLOAT else "full_integer_quant"
+
+
+def _compile_edgetpu(path: Path, contract: Contract, facts: dict[str, Any]) -> str:
+    """Compile a finished ``.tflite`` for the Edge TPU, with the compiler on PATH or the one that Ultralytics keeps.
+
+    Raises:
+        MissingToolError: there is no compiler; the ``.tflite`` stays.
+        CompilerError: it failed; the ``.tflite`` stays.
+    """
+    if shutil.which("edgetpu_compiler") is None and edgetpu_compiler() is None:
+        command = shlex.join(["edgetpu_compiler", "--search_delegate", path.name])
+        raise MissingToolError(
+            f"edgetpu_compiler is neither on PATH nor in Ultralytics' settings folder, so there is no Edge TPU file "
+            f"yet; '{path}' is finished: on a machine with the compiler (https://coral.ai/docs/edgetpu/compiler) run: "
+            f"{command}"
+        )
+    try:
+        compiled = Path(tflite2edgetpu(tflite_file=path, output_dir=path.parent, prefix=colorstr("Edge TPU:")))
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise CompilerError(f"edgetpu_compiler failed on '{path}', which is kept: {error}") from error
+    if not compiled.is_file():
+        raise CompilerError(f"edgetpu_compiler left no '{compiled}'; '{path}' is kept")
+    contracts.append(compiled, contract, facts)
+    return str(compiled)

@@ -1,0 +1,111 @@
+"""From a float OpenVINO model and images to an INT8 one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence, Sized
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import nncf
+import numpy as np
+import openvino as ov
+import torch
+from torch import nn
+
+from .. import contract as contracts
+from ..contract import Contract
+from ..decoding.in_torch import ToPixels
+from ..log import LOGGER
+from ..openvino import interpreter, quantizer
+from ..openvino.conversion import to_openvino
+from ..options import Head
+from ..verification.agreement import Agreement, compare
+from ..verification.worst_tensor import worst_tensor
+
+
+def convert(model: nn.Module, image: torch.Tensor, contract: Contract, dynamic: bool = False) -> ov.Model:
+    """The float OpenVINO model of a model.
+
+    Args:
+        model: prepared by :func:`yolo_edgequant.upstream.export_head.prepare`.
+        image: an example input, (B, C, H, W) float32.
+        contract: of the file.
+        dynamic: let the input have any shape.
+    """
+    if contract.head == Head.INT8 and contract.has_boxes:
+        size = (int(image.shape[2]), int(image.shape[3]))
+        model = ToPixels(model, size, len(contract.names), contract.kpt_shape)
+    LOGGER.info(f"converting with openvino {ov.__version__}...")
+    return to_openvino(model, image, dynamic)
+
+
+def calibrate(float_model: ov.Model, contract: Contract, images: Sized) -> ov.Model:
+    """Let NNCF quantize a model on the calibration images.
+
+    Args:
+        float_model: from :func:`convert`.
+        contract: of the file.
+        images: (B, 3, H, W) float32 from 0 to 1; can be iterated over several times.
+
+    Raises:
+        RecipeError: the scope of box decoding matched nothing.
+    """
+    return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, len(images))
+
+
+@dataclass(frozen=True)
+class OpenVINOBuild:
+    """See :class:`.int8_build.Int8Build`.
+
+    Attributes:
+        float_model, quantized: of the same operations.
+        contract: of the file to be.
+        facts: Ultralytics' metadata of the file.
+        holdout: images to compare the two on, (1, 3, H, W) float32 each.
+        size: (height, width) of the input in pixels.
+    """
+
+    float_model: ov.Model
+    quantized: ov.Model
+    contract: Contract
+    facts: Mapping[str, Any]
+    holdout: Sequence[np.ndarray]
+    size: tuple[int, int]
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """See :class:`.int8_build.Int8Build`."""
+        return quantizer.quantized_layers(self.quantized, self.float_model)
+
+    def quantize(self, in_float: Sequence[str] = ()) -> ov.Model:
+        """See :class:`.int8_build.Int8Build`."""
+        return quantizer.in_float(self.quantized, self.float_model, in_float) if in_float else self.quantized
+
+    def noise(self, alone: str) -> float:
+        """See :class:`.int8_build.Int8Build`."""
+        return self.compare(self.quantize([name for name in self.layers if name != alone])).noise
+
+    def compare(self, model: ov.Model) -> Agreement:
+        """See :class:`.int8_build.Int8Build`."""
+        return compare(self.contract, self.size, self._reference, interpreter.run(model, self.holdout))
+
+    def worst_tensor(self, model: ov.Model) -> tuple[str, float]:
+        """See :class:`.int8_build.Int8Build`."""
+        values = (interpreter.values(part, self.holdout[0]) for part in (self.float_model, model))
+        return worst_tensor(interpreter.steps(self.float_model), *values)
+
+    def save(self, model: ov.Model | None, folder: Path) -> Path:
+        """See :class:`.int8_build.Int8Build`."""
+        place = folder / "model_openvino_model"
+        place.mkdir()
+        ov.save_model(self.float_model if model is None else model, place / "model.xml", False)
+        metadata = contracts.beside(place, self.contract, self.facts)
+        (place / "metadata.yaml").write_text(json.dumps(metadata))  # what Ultralytics reads; JSON is YAML
+        return place
+
+    @cached_property
+    def _reference(self) -> Any:
+        return interpreter.run(self.float_model, self.holdout, exact=True)

@@ -1,1 +1,0 @@
-"""From a float graph and images to an INT8 graph."""

@@ -1,0 +1,92 @@
+"""Float ``.tflite`` to INT8 ``.tflite``: ranges and recipe go to ai-edge-quantizer."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_quantizer import quantizer
+from ai_edge_quantizer import recipe as recipes
+
+from ..runtime.interpreter import no_warning_of_kept_tensors
+from . import packing
+from .graph import Graph
+from .ranges import Ranges
+
+
+def quantize(content: bytes, graph: Graph, ranges: Ranges, recipe: list[dict[str, Any]]) -> bytes:
+    """Quantize a float model.
+
+    Args:
+        content: the float ``.tflite`` file.
+        graph: the same, perhaps with other weights.
+        ranges: per tensor index, (low, high) in the tensor's units.
+        recipe: from :func:`.recipe.to_ai_edge`.
+
+    Returns:
+        The quantized ``.tflite`` file, its constants inside the FlatBuffer.
+    """
+    work = quantizer.Quantizer(content, recipe)
+    statistics = {
+        graph.name(tensor): {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+        for tensor, (low, high) in ranges.items()
+    }
+    with no_warning_of_kept_tensors():
+        result = work.quantize(statistics, enable_progress_report=False, enable_progress_bar=False)
+    return packing.constants_inside(bytes(result.quantized_model))
+
+
+def weights_only(content: bytes) -> bytes:
+    """A float model with its weights in 8 bits, which the interpreter computes with in float."""
+    work = quantizer.Quantizer(content, recipes.dynamic_wi8_afp32())
+    return packing.constants_inside(bytes(work.quantize(enable_progress_report=False).quantized_model))
+
+
+def half_precision(content: bytes) -> bytes:
+    """A float model with its weights in 16 bits."""
+    work = quantizer.Quantizer(content)
+    work.add_weight_only_config(".*", "*", 16, algorithm_key="float_casting")
+    return packing.constants_inside(bytes(work.quantize(enable_progress_report=False).quantized_model))
+
+
+def unsigned_io(content: bytes) -> bytes:
+    """Give a full-integer file uint8 inputs and outputs: a requantization at each int8 end, of the same scale."""
+    model = packing.unpack(content)
+    subgraph = model.subgraphs[0]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 2  # the first that requantizes
+    model.operatorCodes.append(code)
+
+    def twin(tensor: int) -> int:
+        """A uint8 tensor of the same shape and scale."""
+        signed = subgraph.tensors[tensor]
+        unsigned = copy.deepcopy(signed)
+        unsigned.name = (signed.name if isinstance(signed.name, bytes) else signed.name.encode()) + b"_uint8"
+        unsigned.type = schema.TensorType.UINT8
+        unsigned.quantization.zeroPoint = [int(z) + 128 for z in signed.quantization.zeroPoint]
+        subgraph.tensors.append(unsigned)
+        return len(subgraph.tensors) - 1
+
+    def requantize(source: int, target: int) -> schema.OperatorT:
+        op = schema.OperatorT()
+        op.opcodeIndex = len(model.operatorCodes) - 1
+        op.inputs, op.outputs = [source], [target]
+        return op
+
+    renamed: dict[int, int] = {}
+    for end, before in ((subgraph.inputs, True), (subgraph.outputs, False)):
+        for position, tensor in enumerate(int(t) for t in end):
+            if subgraph.tensors[tensor].type != schema.TensorType.INT8:
+                continue
+            renamed[tensor] = end[position] = twin(tensor)
+            if before:
+                subgraph.operators.insert(0, requantize(renamed[tensor], tensor))
+            else:
+                subgraph.operators.append(requantize(tensor, renamed[tensor]))
+    for signature in model.signatureDefs or []:
+        for entry in (*signature.inputs, *signature.outputs):
+            entry.tensorIndex = renamed.get(entry.tensorIndex, entry.tensorIndex)
+    return packing.pack(model)

@@ -1,0 +1,118 @@
+"""Data sets as Ultralytics finds and prepares them, checked before any work and without fetching anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.data.build import build_yolo_dataset
+from ultralytics.data.utils import check_cls_dataset, check_det_dataset
+from ultralytics.utils import DATASETS_DIR, YAML
+
+from ..errors import DataError
+
+
+def check(data: str | Path | None, splits: Sequence[str], task: str = "detect") -> dict[str, Any]:
+    """Find the images of a data set.
+
+    Args:
+        data: data set YAML; for classification a folder, or its name in Ultralytics' folder of data sets.
+        splits: that it must have.
+        task: of the model.
+
+    Returns:
+        What Ultralytics knows of it.
+
+    Raises:
+        DataError: there is no such data set, or a split of it is missing.
+    """
+    if not data:
+        raise DataError("images are needed: pass data='your.yaml' (100 or more, of the deployment's kind)")
+    try:
+        if task != "classify":
+            facts = [check_det_dataset(str(data), autodownload=False, split=split) for split in splits]
+            return facts[0]
+        if not any(folder.is_dir() for folder in (Path(data), DATASETS_DIR / data)):
+            raise FileNotFoundError(f"folder '{data}' not found, nor in '{DATASETS_DIR}'")
+        facts = [check_cls_dataset(data, split=split) for split in splits]
+        return facts[0]
+    except (FileNotFoundError, SyntaxError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"no images: data={str(data)!r}, split={' and '.join(splits)!r}: {reason}") from error
+
+
+class TrainingImages:
+    """Images of the training split, spread evenly over it, letterboxed, without augmentation; read when iterated over.
+
+    Iterating gives (B, 3, imgsz, imgsz) each, float32, 0 to 1.
+
+    Args:
+        data: data set YAML.
+        imgsz: pixels of the square that they are letterboxed to.
+        count: of images; all there are if they are fewer.
+        batch: images of a tensor; the last may have fewer.
+    """
+
+    def __init__(self, data: str | Path, imgsz: int, count: int, batch: int = 16) -> None:
+        facts = check(data, ["train"])
+        config = get_cfg(overrides={"imgsz": imgsz, "rect": False, "cache": False})
+        self._images = build_yolo_dataset(config, facts["train"], batch, facts, mode="val")
+        step = max(1, len(self._images) // count)
+        self._indices = range(0, len(self._images), step)[:count]
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // self._batch)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for start in range(0, len(self._indices), self._batch):
+            part = [self._images[index]["img"] for index in self._indices[start : start + self._batch]]
+            yield torch.stack(part).float() / 255
+
+
+class ImageArrays:
+    """The same images one by one as arrays, (1, 3, H, W) float32 or (1, H, W, 3); can be iterated over again.
+
+    Args:
+        images: with one image a batch.
+        channels_last: give (1, H, W, 3).
+    """
+
+    def __init__(self, images: TrainingImages, channels_last: bool) -> None:
+        self._images, self._channels_last = images, channels_last
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for image in self._images:
+            yield np.ascontiguousarray((image.permute(0, 2, 3, 1) if self._channels_last else image).numpy())
+
+
+def image_files(data: str | Path, split: str) -> list[Path]:
+    """The image files of a split that is given as folders."""
+    folders = check(data, [split])[split]
+    return [file for folder in ([folders] if isinstance(folders, str) else folders) for file in _files(Path(folder))]
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(place.iterdir()) if place.is_dir() else [Path(line) for line in place.read_text().split()]
+
+
+def only(files: Sequence[str | Path], metadata: Mapping[str, Any], folder: Path) -> Path:
+    """The YAML of a data set with some image files alone; Ultralytics finds their labels beside them.
+
+    Args:
+        files: the images.
+        metadata: of the model, for the names of its classes and its keypoints.
+        folder: to write to.
+    """
+    images = folder / "images.txt"
+    images.write_text("".join(f"{Path(file).resolve()}\n" for file in files))
+    facts = {key: metadata[key] for key in ("names", "kpt_shape") if key in metadata}
+    YAML.save(folder / "data.yaml", {"path": str(folder), "train": str(images), "val": str(images), **facts})
+    return folder / "data.yaml"

@@ -1,0 +1,36 @@
+"""mAP50-95 of a model or a file, by Ultralytics' validation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ultralytics import YOLO
+
+
+def main_metric(names: Iterable[str]) -> str:
+    """The mAP50-95 of the task's own output among the names of Ultralytics' metrics: of masks or keypoints, if any."""
+    return [name for name in names if "mAP50-95" in name][-1]
+
+
+def main_map(results: Mapping[str, Any]) -> float:
+    """The task's own mAP50-95, 0 to 1, among Ultralytics' metrics by name."""
+    return float(results[main_metric(results)])
+
+
+def accuracy(model: YOLO | str | Path, data: str | Path, task: str | None = None, **arguments: Any) -> float:
+    """The task's own mAP50-95, 0 to 1, of a model or an exported file on a validation split.
+
+    Args:
+        model: a loaded model, or a file.
+        data: data set YAML.
+        task: of a file.
+        arguments: Ultralytics' own, of ``val``.
+    """
+    loaded = model if isinstance(model, YOLO) else YOLO(model, task=task)
+    with contextlib.redirect_stdout(io.StringIO()):
+        metrics = loaded.val(data=str(data), plots=False, verbose=False, **arguments)
+    return main_map(metrics.results_dict)
