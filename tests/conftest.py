@@ -24,7 +24,7 @@ def _patched_again():
 @pytest.fixture(scope="session")
 def shapes_data(tmp_path_factory):
     """A drawn data set: 24 images to calibrate on, 40 to validate on, 160 x 160."""
-    from yolo_edgequant.demo.draw import data_set
+    from yolo_edgequant.demo.dataset import data_set
 
     return data_set(tmp_path_factory.mktemp("shapes"), 24, 40, 160, seed=3)
 
@@ -112,7 +112,7 @@ def detector():
     import torch
     from ultralytics import YOLO
 
-    from yolo_edgequant.conversion.litert import to_tflite
+    from yolo_edgequant.tflite.conversion import to_tflite
     from yolo_edgequant.demo.train import WEIGHTS
     from yolo_edgequant.upstream.heads import normalise_head
 
@@ -124,7 +124,7 @@ def detector():
 
 @pytest.fixture(scope="session")
 def graph(detector):
-    from yolo_edgequant.quantization.graph import Graph
+    from yolo_edgequant.tflite.graph import Graph
 
     return Graph(detector)
 
@@ -134,7 +134,7 @@ def images():
     """Eight drawn images as the detector takes them."""
     import numpy as np
 
-    from yolo_edgequant.demo.draw import picture
+    from yolo_edgequant.demo.dataset import picture
 
     drawn = [picture(160, np.random.default_rng(i))[0] for i in range(8)]
     return [np.ascontiguousarray(image[None, ..., ::-1].astype(np.float32) / 255) for image in drawn]

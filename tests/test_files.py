@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from yolo_edgequant.errors import OutputError
-from yolo_edgequant.files import whole
+from yolo_edgequant.files import atomic_write
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path):
     path = tmp_path / "made" / "on" / "the" / "way" / "model.tflite"
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(b"content")
         assert not path.exists()
         assert temporary.name == path.name
@@ -21,7 +21,7 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path):
 def test_an_older_file_is_replaced(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_text("old")
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
@@ -32,7 +32,7 @@ def test_an_older_folder_is_replaced_with_all_that_was_in_it(tmp_path):
     path = tmp_path / "saved_model"
     path.mkdir()
     (path / "stale").write_text("old")
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.mkdir()
         (temporary / "fresh").write_text("new")
     assert [p.name for p in path.iterdir()] == ["fresh"]
@@ -42,7 +42,7 @@ def test_an_older_folder_is_replaced_with_all_that_was_in_it(tmp_path):
 def test_a_file_replaces_a_folder(tmp_path):
     path = tmp_path / "model"
     path.mkdir()
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
 
@@ -50,7 +50,7 @@ def test_a_file_replaces_a_folder(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt()])
 def test_an_exception_passes_and_leaves_nothing(tmp_path, error):
     def write():
-        with whole(tmp_path / "model.tflite") as temporary:
+        with atomic_write(tmp_path / "model.tflite") as temporary:
             temporary.write_text("half")
             raise error
 
@@ -70,7 +70,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_result(tmp_path, kind):
         (path / "part").write_text("old")
 
     def write():
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             if kind == "file":
                 temporary.write_text("half")
             else:
@@ -91,9 +91,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_result(tmp_path, kind):
 
 def test_an_error_of_ours_from_an_inner_file_is_not_wrapped_again(tmp_path):
     def write():
-        with whole(tmp_path / "folder") as temporary:
+        with atomic_write(tmp_path / "folder") as temporary:
             temporary.mkdir()
-            with whole(temporary / "inner") as inner:
+            with atomic_write(temporary / "inner") as inner:
                 inner.write_text("half")
                 raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -132,7 +132,7 @@ def test_a_body_that_writes_nothing_leaves_the_old_folder(tmp_path):
 def test_a_folder_replaces_a_file(tmp_path):
     path = tmp_path / "model"
     path.write_text("old")
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.mkdir()
     assert path.is_dir()
 
@@ -141,7 +141,7 @@ def test_a_link_to_a_folder_is_replaced_and_the_folder_kept(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     path = tmp_path / "link"
     path.symlink_to(tmp_path / "elsewhere")
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.mkdir()
     assert not path.is_symlink()
     assert path.is_dir()

@@ -56,7 +56,7 @@ def lively(architecture, classes, images):
     ],
 )
 def test_int8_agrees_with_fp32(tmp_path, monkeypatch, architecture, size, classes, format, head):
-    from yolo_edgequant.demo.draw import picture
+    from yolo_edgequant.demo.dataset import picture
 
     side = max(size)
     drawn = [picture(side, np.random.default_rng(i))[0][: size[0], : size[1], ::-1].copy() for i in range(8)]

@@ -9,7 +9,7 @@ from rich.console import Console
 from ultralytics import YOLO
 
 import yolo_edgequant
-from yolo_edgequant.demo.draw import data_set
+from yolo_edgequant.demo.dataset import data_set
 from yolo_edgequant.demo.train import WEIGHTS
 
 THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["finetune"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ultralytics import YOLO
 
-from yolo_edgequant.demo.draw import data_set
+from yolo_edgequant.demo.dataset import data_set
 
 THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["tasks"]
 WEIGHTS = Path(__file__).parents[1] / "weights"

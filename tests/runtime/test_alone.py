@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ultralytics import YOLO
 
-from yolo_edgequant.demo.draw import picture
+from yolo_edgequant.demo.dataset import picture
 
 pytestmark = pytest.mark.slow
 

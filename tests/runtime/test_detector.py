@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ultralytics import YOLO
 
-from yolo_edgequant.demo.draw import data_set
+from yolo_edgequant.demo.dataset import data_set
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import InferenceError, UnsupportedModelError
 from yolo_edgequant.runtime import Detector

@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import DetectionModel
 import yolo_edgequant
 from yolo_edgequant.errors import OptionError, UnsupportedModelError
 from yolo_edgequant.training.activations import ACTIVATIONS, swap_activation
-from yolo_edgequant.upstream.activation import swapped
+from yolo_edgequant.upstream.blocks import swapped
 
 CLASSES = {
     "relu6": nn.ReLU6,

@@ -6,7 +6,7 @@ from torch import nn
 from ultralytics import YOLO
 
 from yolo_edgequant.demo.train import WEIGHTS
-from yolo_edgequant.quantization.matching import probe
+from yolo_edgequant.training.tensor_matching import probe
 from yolo_edgequant.training import rescaling
 from yolo_edgequant.training.activations import swap_activation
 

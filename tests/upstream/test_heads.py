@@ -3,7 +3,7 @@ import torch
 from ultralytics import YOLO
 
 from yolo_edgequant.demo.train import WEIGHTS
-from yolo_edgequant.heads.decode import InPixels
+from yolo_edgequant.decoding.in_torch import InPixels
 from yolo_edgequant.upstream.heads import normalise_head, sum_expectation
 
 

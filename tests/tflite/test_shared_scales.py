@@ -2,9 +2,9 @@ import pytest
 
 from yolo_edgequant import pipeline
 from yolo_edgequant.quantization import ranges
-from yolo_edgequant.quantization.calibration import collect
-from yolo_edgequant.quantization.graph import Graph
-from yolo_edgequant.quantization.joins import join
+from yolo_edgequant.tflite.calibration import collect
+from yolo_edgequant.tflite.graph import Graph
+from yolo_edgequant.tflite.shared_scales import join
 
 MOVES = {"SLICE", "MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "RESHAPE", "TRANSPOSE", "PAD"}
 

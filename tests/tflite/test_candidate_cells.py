@@ -5,9 +5,9 @@ import pytest
 import torch
 from ai_edge_litert.interpreter import Interpreter
 
-from yolo_edgequant.conversion.litert import to_tflite
+from yolo_edgequant.tflite.conversion import to_tflite
 from yolo_edgequant.quantization import calibration, cells
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.graph import Graph
 
 LEVELS = [400, 100, 25]
 

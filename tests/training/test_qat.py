@@ -16,10 +16,10 @@ from ultralytics import YOLO
 import yolo_edgequant
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import OptionError, RecipeError, UnsupportedModelError
-from yolo_edgequant.quantization.matching import match, probe
+from yolo_edgequant.training.tensor_matching import match, probe
 from yolo_edgequant.training.fake_quantization import Trace
 from yolo_edgequant.upstream import aware
-from yolo_edgequant.upstream.export import observed
+from yolo_edgequant.patches.exporter import observed
 
 SHAPE = (1, 3, 160, 160)
 
@@ -207,7 +207,7 @@ def test_an_interrupted_training_goes_on(tmp_path, shapes_data):
     ],
 )
 def test_every_point_of_a_file_is_found_in_the_model(tmp_path, shapes_data, weights, activation, target):
-    from yolo_edgequant.demo.draw import data_set
+    from yolo_edgequant.demo.dataset import data_set
 
     model = YOLO(Path(__file__).parents[2] / weights)
     data = shapes_data if model.task == "detect" else data_set(tmp_path, 16, 4, 160, seed=5, task=model.task)
@@ -221,7 +221,7 @@ def test_every_point_of_a_file_is_found_in_the_model(tmp_path, shapes_data, weig
 
 def test_a_file_that_computes_what_training_does_not_is_refused(tmp_path):
     """Rotated boxes: the file has the angle of each level, training that of all levels at once."""
-    from yolo_edgequant.demo.draw import data_set
+    from yolo_edgequant.demo.dataset import data_set
 
     model = YOLO(Path(__file__).parents[2] / "tests/weights/shapes-obb.pt")
     data = data_set(tmp_path, 16, 4, 160, seed=5, task="obb")

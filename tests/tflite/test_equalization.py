@@ -5,9 +5,9 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from yolo_edgequant import pipeline
-from yolo_edgequant.conversion.litert import to_tflite
-from yolo_edgequant.quantization.equalization import equalize, pairs
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.conversion import to_tflite
+from yolo_edgequant.tflite.equalization import equalize, pairs
+from yolo_edgequant.tflite.graph import Graph
 
 
 def network(activation):

@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
-from yolo_edgequant.conversion.litert import to_tflite
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.conversion import to_tflite
+from yolo_edgequant.tflite.graph import Graph
 
 
 def test_head_is_all_behind_the_detection_convolutions(graph):

@@ -10,7 +10,7 @@ from ultralytics import YOLO
 from yolo_edgequant import pipeline
 from yolo_edgequant.errors import VerificationError
 from yolo_edgequant.quantization import sensitivity
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.graph import Graph
 from yolo_edgequant.upstream import precision
 
 

@@ -12,7 +12,7 @@ from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import OptionError
 from yolo_edgequant.training.activations import swap_activation
 from yolo_edgequant.training.fake_quantization import FakeQuantization
-from yolo_edgequant.upstream.distillation import averaged, mirrored, output_distance
+from yolo_edgequant.training.distillation import averaged, mirrored, output_distance
 
 
 def outputs(nc=3, reg_max=4, cells=5, seed=0):

@@ -3,7 +3,7 @@ import pytest
 
 from yolo_edgequant.errors import RecipeError
 from yolo_edgequant.quantization import ranges
-from yolo_edgequant.quantization.calibration import Histogram, Statistics, collect
+from yolo_edgequant.tflite.calibration import Histogram, Statistics, collect
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from yolo_edgequant.conversion import litert
+from yolo_edgequant.tflite import conversion
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 
 from yolo_edgequant.errors import MissingToolError, OptionError
 from yolo_edgequant.options import CHOICES, ExportOptions
-from yolo_edgequant.targets.profiles import PROFILES, require_packages, resolve
+from yolo_edgequant.targets.formats import PROFILES, require_packages, resolve
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from ultralytics import YOLO
 
 import yolo_edgequant
 from yolo_edgequant.demo.train import WEIGHTS
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.graph import Graph
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from yolo_edgequant.quantization.matching import fingerprint, match, probe
+from yolo_edgequant.training.tensor_matching import fingerprint, match, probe
 
 
 def test_the_probe_is_an_image_and_always_the_same():

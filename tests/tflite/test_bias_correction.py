@@ -4,8 +4,8 @@ from ai_edge_litert.interpreter import Interpreter
 
 from yolo_edgequant import pipeline
 from yolo_edgequant.quantization import bias
-from yolo_edgequant.quantization.calibration import collect
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.calibration import collect
+from yolo_edgequant.tflite.graph import Graph
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from yolo_edgequant.conversion.litert import to_tflite
+from yolo_edgequant.tflite.conversion import to_tflite
 from yolo_edgequant.errors import ConversionError
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.graph import Graph
 
 IMAGE = torch.zeros(1, 3, 16, 8)
 

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from yolo_edgequant.conversion.litert import to_tflite
+from yolo_edgequant.tflite.conversion import to_tflite
 from yolo_edgequant.errors import RecipeError
 from yolo_edgequant.quantization import recipe
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.graph import Graph
 
 
 def test_float_head_leaves_the_moves_behind_the_convolutions_in_integers(graph):

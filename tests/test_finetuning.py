@@ -14,12 +14,12 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_edgequant
-from yolo_edgequant.demo.draw import data_set
+from yolo_edgequant.demo.dataset import data_set
 from yolo_edgequant.errors import OptionError, TrainingError, UnsupportedModelError
 from yolo_edgequant.training import finetune as module
 from yolo_edgequant.training.activations import swap_activation
 from yolo_edgequant.training.curve import draw
-from yolo_edgequant.training.finetune import FineTuned, finetune
+from yolo_edgequant.finetuning import FineTuned, finetune
 
 SHORT = {"epochs": 3, "batch": 8, "amp": False}
 

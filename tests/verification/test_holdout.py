@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from yolo_edgequant.verification.held import HeldBack
+from yolo_edgequant.verification.holdout import Holdout
 
 
 def parts(count):
     every = [np.full((1, 2, 2, 3), i, np.float32) for i in range(count)]
-    held = HeldBack(every, count)
+    held = Holdout(every, count)
     given = [int(image[0, 0, 0, 0]) for image in held]
     again = [int(image[0, 0, 0, 0]) for image in held]
     assert given == again
@@ -27,6 +27,6 @@ def test_a_few_are_held_back_evenly_and_none_is_in_both(count, kept):
 
 def test_images_may_be_given_to_calibration_all_the_same():
     every = [np.full((1, 2, 2, 3), i, np.float32) for i in range(16)]
-    held = HeldBack(every, 16, given=True)
+    held = Holdout(every, 16, also_calibrate=True)
     assert len(list(held)) == len(held) == 16
     assert len(held.images) == 2

@@ -17,7 +17,7 @@ import yolo_edgequant
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import CompilerError, MissingToolError
 from yolo_edgequant.processes import environment
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.graph import Graph
 
 INTEGER_OPERATORS = {
     "ADD",

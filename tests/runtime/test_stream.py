@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 from yolo_edgequant.cli import app
 from yolo_edgequant.errors import InferenceError
 from yolo_edgequant.runtime.detections import Detections
-from yolo_edgequant.runtime.draw import draw
+from yolo_edgequant.runtime.annotate import draw
 from yolo_edgequant.runtime.sources import images
-from yolo_edgequant.runtime.watch import watch
+from yolo_edgequant.runtime.stream import watch
 
 
 def found(**more):

@@ -1,7 +1,7 @@
 import pytest
 
 from yolo_edgequant.quantization import sensitivity
-from yolo_edgequant.quantization.sensitivity import Cost, Trial
+from yolo_edgequant.pipeline.sensitivity import Cost, Trial
 
 
 def test_layers_are_convolutions_with_the_silu_behind_them(graph):

@@ -3,7 +3,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from yolo_edgequant import pipeline
-from yolo_edgequant.quantization.graph import Graph
+from yolo_edgequant.tflite.graph import Graph
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from yolo_edgequant.errors import CalibrationError
-from yolo_edgequant.quantization.calibration import Histogram, Statistics, collect
+from yolo_edgequant.errors import DataError
+from yolo_edgequant.tflite.calibration import Histogram, Statistics, collect
 
 
 def test_histogram_counts_all_and_does_not_depend_on_the_order():
@@ -73,9 +73,9 @@ def test_memory_does_not_grow_with_the_images(detector, images):
 
 
 def test_bad_calibration_sets(detector):
-    with pytest.raises(CalibrationError, match="empty"):
+    with pytest.raises(DataError, match="empty"):
         collect(detector, [])
-    with pytest.raises(CalibrationError, match=r"\(1, 64, 64, 3\).*\(1, 160, 160, 3\)"):
+    with pytest.raises(DataError, match=r"\(1, 64, 64, 3\).*\(1, 160, 160, 3\)"):
         collect(detector, [np.zeros((1, 64, 64, 3), np.float32)])
-    with pytest.raises(CalibrationError, match="nan"):
+    with pytest.raises(DataError, match="nan"):
         collect(detector, [np.full((1, 160, 160, 3), np.nan, np.float32)])

@@ -8,7 +8,7 @@ from ultralytics import RTDETR, YOLO
 from ultralytics.engine.exporter import Exporter
 
 import yolo_edgequant
-from yolo_edgequant.errors import CalibrationError, MissingToolError, OptionError, UnsupportedModelError
+from yolo_edgequant.errors import DataError, MissingToolError, OptionError, UnsupportedModelError
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_missing_calibration_data(shapes_model, tmp_path, left_behind, format, d
             f"path: {tmp_path / 'gone'}\ntrain: images\nval: images\ndownload: https://localhost/x.zip\nnc: 1\n"
         )
     before = left_behind()
-    with pytest.raises(CalibrationError, match=match) as raised:
+    with pytest.raises(DataError, match=match) as raised:
         YOLO(shapes_model).export(format=format, quantize=8, data=data, imgsz=160)
     assert one_line(raised)
     assert left_behind() == before
