@@ -1,4 +1,12 @@
+"""Three tiers, each a mark: a test is ``unit`` unless its file or it says ``export`` or ``accuracy``.
+
+``unit`` converts and exports nothing, ``export`` does, ``accuracy`` validates real models on real images, or compares
+times and memory, so that nothing may run beside it.
+"""
+
+import lzma
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +17,24 @@ os.environ["YOLO_OFFLINE"] = "True"
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"
+_TIERS = ("unit", "export", "accuracy")
+_OF_FILE = re.compile(r"^pytestmark = pytest\.mark\.(\w+)", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave files of other tiers unread: what they import takes longer than the unit tests."""
+    if collection_path.suffix != ".py" or config.getoption("markexpr") not in _TIERS:
+        return None
+    tier = _OF_FILE.search(collection_path.read_text())
+    return True if tier and tier.group(1) != config.getoption("markexpr") else None
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        tiers = [tier for tier in _TIERS if item.get_closest_marker(tier)]
+        assert len(tiers) <= 1, f"{item.nodeid} is of the tiers {tiers}"
+        if not tiers:
+            item.add_marker(pytest.mark.unit)
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +64,11 @@ def shapes_model(tmp_path):
 
 
 def shared(path):
-    """A file of ../shared, or a skip."""
+    """A file of ../shared; where it is absent a skip, and in CI, which has it, a failure."""
     file = SHARED / path
     if not file.exists():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{file} is not on this machine, and in CI it has to be")
         pytest.skip(f"{file} is not on this machine")
     return file
 
@@ -106,20 +134,12 @@ def reference_model():
 
 @pytest.fixture(scope="session")
 def detector():
-    """The embedded detector as a float graph with a normalised head, NHWC, 160 x 160."""
-    import copy
+    """The embedded detector as a float graph that decodes in the unit square, NHWC, 160 x 160.
 
-    import torch
-    from ultralytics import YOLO
-
-    from yolo_edgequant.tflite.conversion import to_tflite
-    from yolo_edgequant.demo.train import WEIGHTS
-    from yolo_edgequant.upstream.heads import normalise_head
-
-    model = copy.deepcopy(YOLO(WEIGHTS).model).float().eval().requires_grad_(False).fuse()
-    model.model[-1].export = True
-    normalise_head(model.model[-1], (160, 160))
-    return to_tflite(model, torch.zeros(1, 3, 160, 160), channels_last=True)
+    Converted once and kept, its weights with 9 bits after the point; tests/tflite/test_conversion.py holds it against a
+    conversion of today.
+    """
+    return lzma.decompress((Path(__file__).parent / "weights" / "detector.tflite.xz").read_bytes())
 
 
 @pytest.fixture(scope="session")

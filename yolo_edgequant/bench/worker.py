@@ -16,6 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ..patches import REGISTRY
+from ..runtime import Detector
+from ..runtime.interpreter import open_file
+
 _ROUNDS = 15
 _RUNS = 8
 
@@ -32,10 +36,8 @@ def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
         ``path`` of the file to validate, of a SavedModel's folder the integer ``.tflite``; ``seconds`` of the export
         call; ``bytes`` of that file.
     """
-    import yolo_edgequant
-
     if stock:
-        yolo_edgequant.disable()
+        REGISTRY.disable()
         # upstream's saved_model export fetches this sample unless it is there; the bench works offline
         sample = Path("calibration_image_sample_data_20x128x128x3_float32.npy")
         np.save(sample, np.random.default_rng(0).random((20, 128, 128, 3), np.float32))
@@ -60,17 +62,15 @@ def validate(path: str, stock: bool, **arguments: Any) -> dict[str, Any]:
         arguments: of ``model.val``.
 
     Returns:
-        ``map`` (mAP50-95) and ``map50``, 0 to 1.
+        ``map`` (mAP50-95) and ``map50`` of the task's own output, 0 to 1.
     """
-    import yolo_edgequant
-
     if stock:
-        yolo_edgequant.disable()
+        REGISTRY.disable()
     from ..upstream.models import YOLO
+    from ..upstream.validation import main_map, main_map50
 
     metrics = YOLO(path).val(plots=False, verbose=False, batch=1, rect=False, workers=1, **arguments)
-    box = metrics.box
-    return {"map": float(box.map), "map50": float(box.map50)}
+    return {"map": main_map(metrics.results_dict), "map50": main_map50(metrics.results_dict)}
 
 
 def latency(paths: list[str], threads: int) -> dict[str, Any]:
@@ -121,10 +121,7 @@ def images(
     import cv2
     import torch
 
-    import yolo_edgequant
-
-    yolo_edgequant.disable()
-    from ..runtime import Detector
+    REGISTRY.disable()
     from ..upstream import data as data_sets
     from ..upstream.models import YOLO, set_litert_threads
 
@@ -159,8 +156,6 @@ def images(
 
 def _runner(path: Path, threads: int) -> Callable[[], Any]:
     """A function that runs the file once on noise that is already in place."""
-    from ..runtime.interpreter import open_file
-
     interpreter = open_file(path, threads)
     noise = np.random.default_rng(0).random(interpreter.input.shape, np.float32)
     return interpreter.bound(interpreter.input.stored(noise))

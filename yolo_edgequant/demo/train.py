@@ -27,22 +27,22 @@ def main() -> None:
     from ..upstream.models import YAML, YOLO
     from .dataset import TASKS, data_set
 
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--task", choices=TASKS, default="detect")
-    arguments.add_argument("--generation", type=int, choices=(8, 26), default=8, help="26: without DFL and without NMS")
-    arguments.add_argument("--epochs", type=int, default=40)
-    arguments.add_argument("--images", type=int, default=2400)
-    arguments.add_argument("--out", type=Path, default=WEIGHTS)
-    chosen = arguments.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", choices=TASKS, default="detect")
+    parser.add_argument("--generation", type=int, choices=(8, 26), default=8, help="26: without DFL and without NMS")
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--images", type=int, default=2400)
+    parser.add_argument("--out", type=Path, default=WEIGHTS)
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        data = data_set(Path(folder) / "shapes", chosen.images, 200, SIZE, task=chosen.task)
-        plan = Path(folder) / chosen.out.with_suffix(".yaml").name
-        YAML.save(plan, architecture(chosen.task, chosen.generation))
-        model = YOLO(plan, task=chosen.task)
+        data = data_set(Path(folder) / "shapes", arguments.images, 200, SIZE, task=arguments.task)
+        plan = Path(folder) / arguments.out.with_suffix(".yaml").name
+        YAML.save(plan, architecture(arguments.task, arguments.generation))
+        model = YOLO(plan, task=arguments.task)
         model.train(
             data=data,
             imgsz=SIZE,
-            epochs=chosen.epochs,
+            epochs=arguments.epochs,
             batch=32,
             optimizer="AdamW",
             lr0=0.003,
@@ -55,8 +55,8 @@ def main() -> None:
             project=folder,
             name="run",
         )
-        save(Path(folder) / "run" / "weights" / "best.pt", chosen.out)
-    print(f"{chosen.out}: {chosen.out.stat().st_size / 1e6:.2f} MB")
+        save(Path(folder) / "run" / "weights" / "best.pt", arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
 
 
 def architecture(task: str, generation: int) -> dict[str, Any]:

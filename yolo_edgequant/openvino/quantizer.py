@@ -26,7 +26,7 @@ def quantize(model: ov.Model, images: nncf.Dataset, head: Head, count: int, corr
         correct_bias: make up for the mean error of what is rounded.
 
     Raises:
-        RecipeError: the scope matched nothing, or something in it was quantised all the same.
+        RecipeError: the scope matched nothing, or something in it was quantized all the same.
     """
     scope = {Head.FLOAT: graph.decoding, Head.INT8: graph.last, Head.RAW: lambda _: []}[head](model)
     if not scope and head != Head.RAW:

@@ -22,19 +22,19 @@ def request_of(exporter: Exporter) -> Request | None:
     Raises:
         OptionError: our options were given for an export that has none of them, or are impossible together.
     """
-    chosen = current()
+    options = current()
     name = str(exporter.args.format).lower()
     profile = PROFILES.get(name)
     quantize = 8 if name == Format.EDGETPU and exporter.args.quantize is None else exporter.args.quantize
     if profile is None or quantize != 8:
-        if chosen.given():
+        if options.given():
             raise OptionError(
-                f"{', '.join(f'{k}={v!r}' for k, v in chosen.given().items())} needs quantize=8 and one of the formats "
+                f"{', '.join(f'{k}={v!r}' for k, v in options.given().items())} needs quantize=8 and one of the formats "
                 f"{', '.join(PROFILES)}, but this is format={name!r}, quantize={exporter.args.quantize!r}"
             )
         return None
     exporter.args.quantize = quantize
-    return resolve(profile, chosen)
+    return resolve(profile, options)
 
 
 def check(args: Any, model: nn.Module, request: Request) -> nn.Module | None:
@@ -121,10 +121,10 @@ def _check_trained() -> None:
     Raises:
         OptionError: there is one.
     """
-    chosen = current()
-    given = [name for name in ("ranges", "corrections", "precision", "min_retention") if getattr(chosen, name)]
+    options = current()
+    given = [name for name in ("ranges", "corrections", "precision", "min_retention") if getattr(options, name)]
     if given:
         raise OptionError(
-            f"{given[0]}={getattr(chosen, given[0])!r} is not for a model that was trained quantization-aware: its "
+            f"{given[0]}={getattr(options, given[0])!r} is not for a model that was trained quantization-aware: its "
             "weights and ranges were trained for each other; leave it out"
         )

@@ -24,12 +24,12 @@ def masks(coefficients: np.ndarray, prototypes: np.ndarray, boxes: np.ndarray, p
     height, width = placement.image
     down = _interpolation(height, placement.scaled[0], placement.corner[0], placement.size[0], rows)
     across = _interpolation(width, placement.scaled[1], placement.corner[1], placement.size[1], columns)
-    made = np.zeros((len(boxes), height, width), bool)
-    for mask, logit, box in zip(made, logits, boxes, strict=True):
+    pixels = np.zeros((len(boxes), height, width), bool)
+    for mask, logit, box in zip(pixels, logits, boxes, strict=True):
         left, top, right, bottom = np.ceil(box).astype(int)  # a pixel is inside from its number on
         inside = down[top:bottom] @ logit @ across[left:right].T
         mask[top:bottom, left:right] = inside > 0
-    return made
+    return pixels
 
 
 def _interpolation(image: int, scaled: int, corner: int, size: int, maps: int) -> np.ndarray:

@@ -163,7 +163,7 @@ def resolve(profile: Profile, options: ExportOptions) -> Request:
     Raises:
         OptionError: an option has a value that the format cannot hold.
     """
-    chosen: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name in ("head", "granularity", "ranges", "io", "corrections", "precision", "verify"):
         allowed: tuple[Any, ...] = getattr(profile, name)
         value = getattr(options, name)
@@ -172,9 +172,9 @@ def resolve(profile: Profile, options: ExportOptions) -> Request:
                 f"{name}={value!r} is not possible with format={profile.format.value!r}, which takes "
                 f"{' or '.join(map(repr, allowed))}"
             )
-        chosen[name] = allowed[0] if value is None else value
-    if options.io is None and chosen["head"] == Head.FLOAT and IO.FLOAT in profile.io:
-        chosen["io"] = IO.FLOAT  # float at one end alone is what no reader expects
-    if options.min_retention is not None and chosen["precision"] != Precision.AUTO:
+        values[name] = allowed[0] if value is None else value
+    if options.io is None and values["head"] == Head.FLOAT and IO.FLOAT in profile.io:
+        values["io"] = IO.FLOAT  # float at one end alone is what no reader expects
+    if options.min_retention is not None and values["precision"] != Precision.AUTO:
         raise OptionError(f"min_retention={options.min_retention!r} needs precision='auto'")
-    return Request(profile, **chosen, min_retention=options.min_retention or _MIN_RETENTION)
+    return Request(profile, **values, min_retention=options.min_retention or _MIN_RETENTION)

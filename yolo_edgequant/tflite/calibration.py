@@ -108,13 +108,13 @@ def collect(
 
     sources = {op.inputs[0] for op in graph.operations if graph.bias(op) is not None}
 
-    def fresh(chosen: Iterable[int]) -> dict[int, Statistics]:
+    def fresh(wanted: Iterable[int]) -> dict[int, Statistics]:
         return {
             t: Statistics(
                 histogram=Histogram() if histograms is None or t in histograms else None,
                 mean=np.zeros(graph.shape(t)[-1]) if t in sources else None,
             )
-            for t in chosen
+            for t in wanted
         }
 
     statistics, of_candidates = fresh(tensors), fresh(cells.values if cells else ())

@@ -59,7 +59,7 @@ def propagate(graph: Graph, trained: Ranges, in_float: Container[int] = ()) -> R
     Args:
         graph: the float graph.
         trained: per tensor index, (low, high); those of what computes.
-        in_float: positions of operations that are not quantised.
+        in_float: positions of operations that are not quantized.
 
     Raises:
         RecipeError: a tensor that is computed in 8 bits has no range.
@@ -158,5 +158,5 @@ def _silu_error(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _score_error(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Error of the sigmoid of quantised values, scores below the floor counting as the floor."""
+    """Error of the sigmoid of quantized values, scores below the floor counting as the floor."""
     return np.maximum(sigmoid(round_to_grid(values, low, high)), SCORE_FLOOR) - np.maximum(sigmoid(values), SCORE_FLOOR)

@@ -99,8 +99,8 @@ def _scope(rule: Rule, graph: Graph) -> str:
     # ai-edge-quantizer's scope of an operation: the names of its outputs, each followed by a semicolon
     names = {op.index: "".join(graph.name(t) + ";" for t in op.outputs) for op in graph.operations}
     wanted = {op.index for op in rule.operations}
-    chosen = {names[index] for index in wanted}
-    shared = {name for index, name in names.items() if index not in wanted} & chosen
+    own = {names[index] for index in wanted}
+    shared = {name for index, name in names.items() if index not in wanted} & own
     if shared:
         raise RecipeError(f"the rule for {rule.scope} would also match other operations named {sorted(shared)[0]!r}")
-    return "^(" + "|".join(re.escape(name) for name in sorted(chosen)) + ")$"
+    return "^(" + "|".join(re.escape(name) for name in sorted(own)) + ")$"

@@ -1,4 +1,4 @@
-"""One scale for what a concatenation joins, so that its inputs need no requantisation.
+"""One scale for what a concatenation joins, so that its inputs need no requantization.
 
 A concatenation copies 8-bit values, so its inputs must have its output's scale; where their own differs, a file has an
 operation that rounds them anew. An input that nothing else reads can have the common range from the start: it is
@@ -20,7 +20,7 @@ def share_scales(graph: Graph, ranges: Ranges, in_float: Container[int] = ()) ->
     Args:
         graph: the float graph.
         ranges: per tensor index, (low, high) in the tensor's units.
-        in_float: positions of operations that are not quantised, whose inputs may have any scale.
+        in_float: positions of operations that are not quantized, whose inputs may have any scale.
 
     Returns:
         The ranges, with those of concatenations, of what only they read and of what passes these on replaced.

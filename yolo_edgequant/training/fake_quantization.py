@@ -2,7 +2,7 @@
 
 The points are those of the file. Every call of a torch function in the model's forward pass that computes a tensor has
 a number; the points of :class:`FakeQuantization` are the numbers of those whose results are tensors in the target's
-graph (:mod:`.tensor_matching`). Weights are rounded as the target's quantiser rounds them: symmetric, -127 to
+graph (:mod:`.tensor_matching`). Weights are rounded as the target's quantizer rounds them: symmetric, -127 to
 127, the largest absolute value at the end, of a channel or of the whole tensor.
 
 Rounding passes gradients on unchanged; steps and zero points are learned (Esser et al., Learned Step Size

@@ -21,6 +21,11 @@ def main_map(results: Mapping[str, Any]) -> float:
     return float(results[main_metric(results)])
 
 
+def main_map50(results: Mapping[str, Any]) -> float:
+    """The same for mAP50."""
+    return float(results[main_metric(results).replace("50-95", "50")])
+
+
 def accuracy(model: YOLO | str | Path, data: str | Path, task: str | None = None, **arguments: Any) -> float:
     """The task's own mAP50-95, 0 to 1, of a model or an exported file on a validation split.
 
