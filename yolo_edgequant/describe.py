@@ -23,8 +23,9 @@ def describe(model: Any = None) -> str:
 
     from .training.fake_quantization import quantization_of
     from .upstream.blocks import swapped
+    from .upstream.models import Model
 
-    module = model if isinstance(model, nn.Module) else getattr(model, "model", model)
+    module = model.model if isinstance(model, Model) else model
     if not isinstance(module, nn.Module):
         raise UnsupportedModelError(
             f"'{module}' is no PyTorch model: describe() takes a checkpoint; an exported file's metadata says what it "

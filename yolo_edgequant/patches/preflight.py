@@ -27,10 +27,10 @@ def request_of(exporter: Exporter) -> Request | None:
     profile = PROFILES.get(name)
     quantize = 8 if name == Format.EDGETPU and exporter.args.quantize is None else exporter.args.quantize
     if profile is None or quantize != 8:
-        if options.given():
+        if given := ", ".join(f"{k}={v!r}" for k, v in options.given().items()):
             raise OptionError(
-                f"{', '.join(f'{k}={v!r}' for k, v in options.given().items())} needs quantize=8 and one of the formats "
-                f"{', '.join(PROFILES)}, but this is format={name!r}, quantize={exporter.args.quantize!r}"
+                f"{given} needs quantize=8 and one of the formats {', '.join(PROFILES)}, but this is format={name!r}, "
+                f"quantize={exporter.args.quantize!r}"
             )
         return None
     exporter.args.quantize = quantize

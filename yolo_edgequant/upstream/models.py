@@ -13,6 +13,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.cfg import entrypoint
 from ultralytics.cfg import smart_value as parse_value
+from ultralytics.engine.model import Model
 from ultralytics.nn.backends import litert
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, USER_CONFIG_DIR, YAML
@@ -20,6 +21,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, USER_CONFIG_DIR, YAML
 __all__ = [
     "YAML",
     "YOLO",
+    "Model",
     "command",
     "edgetpu_compiler",
     "has_common_forward",
