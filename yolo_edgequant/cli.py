@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
-from . import __version__, describe
+from ._version import __version__
+from .describe import describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
 from .options import CHOICES, choices
 
@@ -57,13 +58,14 @@ def _choices() -> str:
     return ", ".join([*listed, "min_retention=NUMBER"])
 
 
-@app.command()
+# in a table, as arguments are, a narrow terminal would cut the longest list short
+@app.command(epilog=f"Our options: {_choices()}.")
 def export(
     arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="KEY=VALUE...",
-            help=f"Ultralytics' arguments (model=, format=, data=, imgsz=, split=, fraction=, ...) and {_choices()}.",
+            help="Ultralytics' arguments (model=, format=, data=, imgsz=, split=, fraction=, ...) and our options.",
         ),
     ],
 ) -> None:
@@ -93,6 +95,9 @@ def val(context: typer.Context) -> None:
 def _yolo(mode: str, arguments: list[str]) -> None:
     from .upstream.models import command
 
+    models = [argument.partition("=")[2] for argument in arguments if argument.startswith("model=")]
+    if not (models and Path(models[0]).is_dir()):  # an OpenVINO model's folder
+        _model_of({"model": model for model in models})
     command([mode, *arguments])
 
 
@@ -167,14 +172,16 @@ def bench(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the drawn images, the files and the table.")] = Path("demo"),
+    calibration: Annotated[int, typer.Option(min=1, help="Images to calibrate on.")] = 128,
+    validation: Annotated[int, typer.Option(min=1, help="Images to validate on.")] = 200,
 ) -> None:
     """Show it all on a small detector and on images that are drawn on the spot; needs no file and no network."""
     from .bench.run import Settings, cases
     from .demo.dataset import data_set
     from .demo.train import SIZE, WEIGHTS
 
-    console.print("drawing 128 images to calibrate on and 200 to validate on")
-    data = data_set(out / "data", 128, 200, SIZE, seed=1)
+    console.print(f"drawing {calibration} images to calibrate on and {validation} to validate on")
+    data = data_set(out / "data", calibration, validation, SIZE, seed=1)
     settings = Settings(WEIGHTS, data, (SIZE, SIZE))
     rows = cases(["litert", "tflite", "openvino"], ["float", "int8"], ["channel"], [], baseline=True)
     _bench(settings, rows, out, False)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..patches import REGISTRY
 from ..runtime import Detector
-from ..runtime.interpreter import open_file
+from ..runtime.interpreter import open_file, times
 
 _ROUNDS = 15
 _RUNS = 8
@@ -85,16 +85,13 @@ def latency(paths: list[str], threads: int) -> dict[str, Any]:
     Returns:
         ``milliseconds``, one for each path.
     """
-    times: list[list[float]] = [[] for _ in paths]
+    taken: list[list[float]] = [[] for _ in paths]
     for _ in range(_ROUNDS):
-        for taken, path in zip(times, paths, strict=True):
+        for of_file, path in zip(taken, paths, strict=True):
             run = _runner(Path(path), threads)  # anew: where its memory lies is worth several percent
             run()
-            for _ in range(_RUNS):
-                start = time.perf_counter()
-                run()
-                taken.append(time.perf_counter() - start)
-    return {"milliseconds": [1000 * float(np.median(taken)) for taken in times]}
+            of_file += times(run, _RUNS)
+    return {"milliseconds": [float(np.median(of_file)) for of_file in taken]}
 
 
 def images(

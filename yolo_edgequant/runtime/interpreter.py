@@ -91,14 +91,19 @@ class Interpreter(Protocol):
         """A function that runs the model on one image that is in place already, and fetches nothing; for timing."""
 
 
-def latency(run: Callable[[], Any]) -> float:
-    """Median milliseconds of a function of :meth:`Interpreter.bound`."""
-    times = []
-    for _ in range(_RUNS):
+def times(run: Callable[[], Any], count: int) -> list[float]:
+    """Milliseconds that a function of :meth:`Interpreter.bound` takes, call by call."""
+    taken = []
+    for _ in range(count):
         start = time.perf_counter()
         run()
-        times.append(time.perf_counter() - start)
-    return 1000 * float(np.median(times))
+        taken.append(1000 * (time.perf_counter() - start))
+    return taken
+
+
+def latency(run: Callable[[], Any]) -> float:
+    """The median of these over 30 calls."""
+    return float(np.median(times(run, _RUNS)))
 
 
 def open_tflite(
