@@ -26,9 +26,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
+import pkgutil
 import platform
 import re
 import shutil
@@ -214,12 +216,10 @@ def drawn(out: Path, task: str) -> Path:
     """The YAML of a task's data set, drawn if it is not there: by the old side, which exports first."""
     yaml = data_of(out, task)
     if not yaml.is_file():
-        try:
-            from yolo_edgequant.demo.dataset import data_set
-        except ModuleNotFoundError:  # its later name
-            from yolo_edgequant.demo.dataset import data_set
-
-        data_set(yaml.parent, 24, VALIDATED, SIZE, seed=3, task=task)
+        folder = importlib.import_module("yolo_edgequant.demo").__path__
+        name = next(module.name for module in pkgutil.iter_modules(folder) if module.name in {"draw", "dataset"})
+        demo = importlib.import_module(f"yolo_edgequant.demo.{name}")  # its name depends on the version
+        demo.data_set(yaml.parent, 24, VALIDATED, SIZE, seed=3, task=task)
     return yaml
 
 

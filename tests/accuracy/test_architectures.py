@@ -11,11 +11,11 @@ from ultralytics.engine.exporter import Exporter
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.nn.tasks import DetectionModel
 
-from yolo_edgequant.upstream import export
+from yolo_edgequant.upstream import data
 
 BOUNDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["architectures"]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.export
 
 
 def lively(architecture, classes, images):
@@ -68,17 +68,17 @@ def test_int8_agrees_with_fp32(tmp_path, monkeypatch, architecture, size, classe
     model.task, model.args = "detect", {"imgsz": side, "data": ""}
     model.pt_path = str(tmp_path / "model.pt")
     loader = torch.utils.data.DataLoader([{"img": image} for image in pixels], batch_size=1)
-    monkeypatch.setattr(export, "_check_data", lambda args, task: None)
+    monkeypatch.setattr(data, "check", lambda data, splits, task: None)
     monkeypatch.setattr(Exporter, "get_int8_calibration_dataloader", lambda self, prefix="": loader)
-    made = checkpoint.export(format=format, quantize=8, data="drawn", imgsz=list(size), head=head, verify=False)
-    seen = AutoBackend(made)(images[:1])
+    file = checkpoint.export(format=format, quantize=8, data="drawn", imgsz=list(size), head=head, verify=False)
+    detections = AutoBackend(file)(images[:1])
     with torch.no_grad():
         expected = model(images[:1])[0]
-    assert seen.shape == expected.shape == (1, 4 + classes, expected.shape[2])
-    noise = (seen - expected)[:, :4] / side
+    assert detections.shape == expected.shape == (1, 4 + classes, expected.shape[2])
+    noise = (detections - expected)[:, :4] / side
     signal = expected[:, :4] / side
     snr = 10 * torch.log10((signal - signal.mean(2, keepdim=True)).square().mean() / noise.square().mean())
-    error = (seen - expected)[:, 4:].abs().mean()
+    error = (detections - expected)[:, 4:].abs().mean()
     span = expected[:, 4:].std()
     print(f"{architecture} {size} nc={classes} {format}: boxes {snr:.1f} dB, scores {error:.4f}, span {span:.3f}")
     assert span > 0.01, "the scores vary, so there is something to agree on"

@@ -11,7 +11,7 @@ from yolo_edgequant.bench.run import Row, Settings, export
 COSTS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["costs"]
 TRAIN_IMAGES = 341
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.accuracy
 
 
 @pytest.fixture(scope="module")
@@ -48,5 +48,5 @@ def test_memory_does_not_grow_with_the_images(exports):
 
 def test_a_head_in_float_costs_no_time(exports):
     paths = [exports[name][1] for name in ("float head", "few")]
-    with_float, without = worker.latency(paths, [640, 640], threads=2)["milliseconds"]
+    with_float, without = worker.latency(paths, threads=2)["milliseconds"]
     assert with_float <= COSTS["latency_of_float_head_to_int8_head"] * without

@@ -14,7 +14,7 @@ from yolo_edgequant.demo.train import WEIGHTS
 
 THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["finetune"]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.export
 
 
 @pytest.fixture(scope="module")

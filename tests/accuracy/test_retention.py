@@ -10,7 +10,7 @@ from yolo_edgequant.bench.run import Row, Settings, run
 THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())
 TRAIN_IMAGES = 341
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.accuracy
 
 
 @pytest.fixture(scope="module")

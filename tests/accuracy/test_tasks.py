@@ -11,33 +11,28 @@ import pytest
 from ultralytics import YOLO
 
 from yolo_edgequant.demo.dataset import data_set
+from yolo_edgequant.upstream.validation import accuracy
 
 THRESHOLDS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["tasks"]
 WEIGHTS = Path(__file__).parents[1] / "weights"
 MODELS = {"segment": "shapes-seg", "pose": "shapes-pose", "obb": "shapes-obb", "detect": "shapes26"}
 
-pytestmark = pytest.mark.slow
-
-
-def accuracy(model, data, task, **more):
-    """mAP50-95, of the masks or keypoints where there are any."""
-    made = model.val(data=data, imgsz=160, plots=False, verbose=False, **more)
-    return getattr(made, {"segment": "seg", "pose": "pose"}.get(task, "box")).map
+pytestmark = pytest.mark.export
 
 
 @pytest.fixture(scope="module")
 def fp32(tmp_path_factory):
     """Of each task: a copy of the checkpoint, the data, and the accuracy by `nms`."""
-    made = {}
+    known = {}
 
     def run(task, nms):
-        if task not in made:
+        if task not in known:
             folder = tmp_path_factory.mktemp(task)
             data = data_set(folder / "data", 128, 200, 160, seed=1, task=task)
-            made[task] = (Path(shutil.copy(WEIGHTS / f"{MODELS[task]}.pt", folder)), data, {})
-        checkpoint, data, by_nms = made[task]
+            known[task] = (Path(shutil.copy(WEIGHTS / f"{MODELS[task]}.pt", folder)), data, {})
+        checkpoint, data, by_nms = known[task]
         if nms not in by_nms:
-            by_nms[nms] = accuracy(YOLO(checkpoint), data, task, nms=nms)
+            by_nms[nms] = accuracy(YOLO(checkpoint), data, imgsz=160, nms=nms)
         return checkpoint, data, by_nms[nms]
 
     return run
@@ -46,17 +41,17 @@ def fp32(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(fp32):
     """Of each case: the file, the data, and FP32's accuracy."""
-    made = {}
+    files = {}
 
     def run(task, nms, format, head):
         case = (task, nms, format, head)
-        if case not in made:
+        if case not in files:
             checkpoint, data, best = fp32(task, nms)
             settings = {"data": data, "split": "train", "imgsz": 160, "head": head, "nms": nms}
             file = Path(YOLO(checkpoint).export(format=format, quantize=8, **settings))
             kept = file.rename(file.with_name(f"{head}_{nms}_{file.name}"))  # the next one has the same name
-            made[case] = (kept, data, best)
-        return made[case]
+            files[case] = (kept, data, best)
+        return files[case]
 
     return run
 
@@ -84,7 +79,7 @@ CASES = [
 def test_retention(exported, case):
     file, data, best = exported(*case)
     assert best > THRESHOLDS["fp32"]
-    retention = accuracy(YOLO(file, task=case[0]), data, case[0]) / best
+    retention = accuracy(file, data, case[0], imgsz=160) / best
     print(f"{case}: {retention:.1%} of {best:.4f}")
     assert retention >= THRESHOLDS[case[-1]]
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from yolo_edgequant.heads import decode
+from yolo_edgequant.decoding import in_torch
 
 SIZES = [(64, 64), (96, 160), (160, 32)]
 STRIDES = [8, 16, 32]
@@ -9,7 +9,7 @@ STRIDES = [8, 16, 32]
 
 @pytest.mark.parametrize("size", SIZES)
 def test_grid_covers_the_image(size):
-    grid = decode.Grid.of(size, STRIDES)
+    grid = in_torch.Grid.of(size, STRIDES)
     cells = sum((size[0] // s) * (size[1] // s) for s in STRIDES)
     assert grid.anchors.shape == grid.strides.shape == (1, 2, cells)
     assert torch.allclose(grid.anchors[0, :, 0], torch.tensor([4 / size[1], 4 / size[0]]))
@@ -20,9 +20,9 @@ def test_grid_covers_the_image(size):
 @pytest.mark.parametrize("corners", [False, True])
 def test_boxes_of_known_sides(size, corners):
     height, width = size
-    grid = decode.Grid.of(size, [32])
+    grid = in_torch.Grid.of(size, [32])
     distances = torch.tensor([1.0, 2.0, 3.0, 4.0]).view(1, 4, 1).expand(1, 4, grid.anchors.shape[2])
-    box = decode.boxes(distances, grid, corners)[0, :, 0] * torch.tensor([width, height, width, height])
+    box = in_torch.boxes(distances, grid, corners)[0, :, 0] * torch.tensor([width, height, width, height])
     x1, y1, x2, y2 = 16 - 32, 16 - 64, 16 + 96, 16 + 128
     expected = [x1, y1, x2, y2] if corners else [(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1]
     assert torch.allclose(box, torch.tensor(expected, dtype=torch.float32), atol=1e-4)
@@ -30,16 +30,16 @@ def test_boxes_of_known_sides(size, corners):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_boxes_are_near_one_in_every_intermediate(size):
-    grid = decode.Grid.of(size, STRIDES)
+    grid = in_torch.Grid.of(size, STRIDES)
     assert grid.anchors.max() <= 1
     assert grid.strides.max() <= 1
 
 
 def test_a_box_turned_by_a_right_angle_moves_its_centre_along_the_other_axis():
-    grid = decode.Grid.of((96, 160), [32])
+    grid = in_torch.Grid.of((96, 160), [32])
     distances = torch.tensor([1.0, 1.0, 3.0, 1.0]).view(1, 4, 1).expand(1, 4, grid.anchors.shape[2])
     angle = torch.full((1, 1, grid.anchors.shape[2]), torch.pi / 2)
-    x, y, w, h = (decode.rotated_boxes(distances, angle, grid)[0, :, 0] * torch.tensor([160, 96, 160, 96])).tolist()
+    x, y, w, h = (in_torch.rotated_boxes(distances, angle, grid)[0, :, 0] * torch.tensor([160, 96, 160, 96])).tolist()
     assert (x, y) == pytest.approx((16, 16 + 32), abs=1e-3)  # one cell along the box's own x axis, which points down
     assert (w, h) == pytest.approx((4 * 32, 2 * 32), abs=1e-3)
 
@@ -47,11 +47,43 @@ def test_a_box_turned_by_a_right_angle_moves_its_centre_along_the_other_axis():
 @pytest.mark.parametrize(("gain", "offset"), [(2.0, -0.5), (1.0, 0.0)])
 @pytest.mark.parametrize("shape", [(5, 3), (4, 2)])
 def test_keypoints_in_cells_from_the_anchor(gain, offset, shape):
-    grid = decode.Grid.of((64, 128), [16])
+    grid = in_torch.Grid.of((64, 128), [16])
     raw = torch.zeros(1, shape[0] * shape[1], grid.anchors.shape[2])
     raw[:, 0] = 1.5
-    points = decode.keypoints(raw, shape, grid, gain, offset)[0, :, 0]
+    points = in_torch.keypoints(raw, shape, grid, gain, offset)[0, :, 0]
     assert points[0] * 128 == pytest.approx(8 + 16 * (1.5 * gain + offset))
     assert points[1] * 64 == pytest.approx(8 + 16 * offset)
     if shape[1] == 3:
         assert points[2] == 0.5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_that_a_reader_turns_are_the_rotated_ones(size):
+    grid = in_torch.Grid.of(size, STRIDES)
+    random = torch.Generator().manual_seed(0)
+    distances = torch.rand(2, 4, grid.anchors.shape[2], generator=random) * 5
+    angle = torch.rand(2, 1, grid.anchors.shape[2], generator=random) * 3
+    turned = in_torch.turned(in_torch.boxes(distances, grid), angle, grid)
+    torch.testing.assert_close(turned, in_torch.rotated_boxes(distances, angle, grid), atol=1e-5, rtol=1e-5)
+
+
+def test_distances_are_the_expectation_of_the_bins():
+    logits = torch.full((1, 64, 1), -30.0)
+    for side, bin_ in enumerate((0, 3, 15, 7)):
+        logits[0, side * 16 + bin_] = 30
+    assert in_torch.distances(logits, 16)[0, :, 0].tolist() == pytest.approx([0, 3, 15, 7])
+    assert torch.equal(in_torch.distances(logits[:, :4], 1), logits[:, :4])
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_pixels_are_one_multiplication_behind_the_model(alone):
+    class Shares(torch.nn.Module):
+        def forward(self, image):
+            ones = torch.ones(1, 4 + 2 + 6, 7)
+            return ones if alone else (ones, image)
+
+    image = torch.zeros(1, 3, 64, 96)
+    outputs = in_torch.ToPixels(Shares(), (64, 96), 2, (2, 3))(image)
+    first = outputs if alone else outputs[0]
+    assert first[0, :, 0].tolist() == [96, 64, 96, 64, 1, 1, 96, 64, 1, 96, 64, 1]
+    assert alone or outputs[1] is image

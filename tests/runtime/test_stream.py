@@ -8,13 +8,13 @@ from typer.testing import CliRunner
 
 from yolo_edgequant.cli import app
 from yolo_edgequant.errors import InferenceError
+from yolo_edgequant.runtime.annotate import annotate
 from yolo_edgequant.runtime.detections import Detections
-from yolo_edgequant.runtime.annotate import draw
 from yolo_edgequant.runtime.sources import images
-from yolo_edgequant.runtime.stream import watch
+from yolo_edgequant.runtime.stream import stream
 
 
-def found(**more):
+def detections(**more):
     fields = {
         "boxes": np.array([[10, 20, 50, 60]], np.float32),
         "scores": np.array([0.9], np.float32),
@@ -41,7 +41,7 @@ def folder(tmp_path):
 def test_a_folder_is_run_in_order_and_saved(folder, tmp_path):
     save = tmp_path / "out"
     console = Console(width=120, record=True)
-    console.print(watch(lambda image: found(), str(folder), save, False, console))
+    console.print(stream(lambda image: detections(), str(folder), save, False, console))
     rows = json.loads((save / "detections.json").read_text())
     assert [row["image"] for row in rows] == ["a.jpg", "b.png"]
     assert rows[0]["objects"] == [{"name": "dog", "class": 1, "score": 0.9, "box": [10, 20, 50, 60]}]
@@ -77,18 +77,18 @@ def test_a_broken_image(tmp_path):
 
 def test_what_is_drawn():
     image = np.zeros((100, 120, 3), np.uint8)
-    plain = draw(image, found())
+    plain = annotate(image, detections())
     assert not image.any()
     assert plain[60, 30].any()
     assert not plain[40, 30].any()
     mask = np.zeros((1, 100, 120), bool)
     mask[0, 30:50, 20:40] = True
-    assert draw(image, found(masks=mask))[40, 30].any()
+    assert annotate(image, detections(masks=mask))[40, 30].any()
     points = np.array([[[30, 40, 0.9], [100, 90, 0.1]]], np.float32)
-    drawn = draw(image, found(keypoints=points))
+    drawn = annotate(image, detections(keypoints=points))
     assert drawn[40, 30].any()
     assert not drawn[90, 100].any()
-    turned = draw(image, found(rotated=np.array([[30, 40, 40, 40, np.pi / 4]], np.float32)))
+    turned = annotate(image, detections(rotated=np.array([[30, 40, 40, 40, np.pi / 4]], np.float32)))
     assert turned[40, 58].any()
     assert not turned[60, 12].any()
 

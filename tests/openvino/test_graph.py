@@ -1,0 +1,88 @@
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from yolo_edgequant.openvino import graph
+
+
+def model():
+    """Two layers, the first with SiLU, and as box decoding a softmax, an expectation and a sum."""
+    random = np.random.default_rng(0)
+    image = ops.parameter([1, 3, 4, 4], np.float32, name="image")
+
+    def convolution(source, weights, name):
+        return ops.convolution(source, weights, [1, 1], [0, 0], [0, 0], [1, 1], name=name)
+
+    def layer(source, channels, name):
+        weights = random.normal(0, 1, (channels, source.get_output_shape(0)[1], 1, 1)).astype(np.float32)
+        bias = random.normal(0, 1, (1, channels, 1, 1)).astype(np.float32)
+        return ops.add(convolution(source, weights, name), bias, name=f"{name} bias")
+
+    activated = ops.swish(layer(image, 8, "first"), name="silu")
+    last = layer(activated, 4, "last")
+    softmax = ops.softmax(last, 1, name="softmax")
+    bins = np.arange(4, dtype=np.float32).reshape(1, 4, 1, 1)
+    expectation = convolution(softmax, bins, "expectation")
+    doubled = ops.add(expectation, expectation, name="doubled")
+    return ov.Model([ops.result(doubled)], [image])
+
+
+def named(model):
+    return {node.get_friendly_name(): node for node in model.get_ops()}
+
+
+def test_box_decoding_is_all_behind_the_last_layers():
+    assert graph.decoding(model()) == ["doubled", "expectation", "softmax"]
+    assert graph.last(model()) == ["doubled"]
+
+
+def test_layers_are_those_with_trained_weights():
+    assert [node.get_friendly_name() for node in graph.layers(model())] == ["first", "last"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("first", True),
+        ("first bias", True),
+        ("silu", True),
+        ("last bias", True),
+        ("softmax", False),
+        ("expectation", False),
+        ("doubled", False),
+    ],
+)
+def test_what_ends_a_layer(name, ends):
+    network = model()  # nodes do not keep their model alive
+    assert graph.ends_layer(named(network)[name]) is ends
+
+
+def test_a_product_of_two_activations_is_no_layer():
+    one = ops.parameter([1, 4, 4], np.float32)
+    product = ops.matmul(one, ops.softmax(one, 1), False, False, name="attention")
+    network = ov.Model([ops.result(product)], [one])
+    assert graph.layers(network) == []
+    assert "attention" in graph.decoding(network)
+
+
+def test_constants_are_found_behind_conversions():
+    weights = ops.convert(ops.constant(np.arange(6, dtype=np.float16)), "f32")
+    np.testing.assert_array_equal(graph.constant(ops.reshape(weights, [2, 3], False)), np.arange(6))
+    assert graph.constant(ops.relu(weights)) is None
+
+
+def test_roundings_of_activations_and_what_they_round():
+    image = ops.parameter([1, 4, 4, 3], np.float32)
+    ends = [np.float32(value) for value in (-1, 1, -1, 1)]
+    relu = ops.relu(image, name="relu")
+    moved = ops.transpose(relu, [0, 3, 1, 2])
+    activation = ops.fake_quantize(moved, *ends, 256, name="of relu")
+    weights = ops.fake_quantize(ops.constant(np.ones((2, 3, 1, 1), np.float32)), *ends, 255, name="of weights")
+    layer = ops.convolution(activation, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    network = ov.Model([ops.result(layer)], [image])
+    nodes = named(network)
+    assert graph.rounds_activations(nodes["of relu"])
+    assert not graph.rounds_activations(nodes["of weights"])
+    assert not graph.rounds_activations(nodes["relu"])
+    assert graph.computed(nodes["of relu"]).get_friendly_name() == "relu"
