@@ -16,7 +16,6 @@ from yolo_edgequant.upstream.heads import (
     skip_top_k,
 )
 
-
 pytestmark = pytest.mark.export
 
 

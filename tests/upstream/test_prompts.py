@@ -6,9 +6,9 @@ from ultralytics import YOLO
 from ultralytics.engine.exporter import Exporter
 from ultralytics.nn.autobackend import AutoBackend
 
-from yolo_edgequant.upstream import export
+from yolo_edgequant.upstream import data
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.export
 NAMES = ["cat", "dog", "bird"]
 
 
@@ -41,20 +41,20 @@ def test_files_agree_with_the_checkpoint(tmp_path, monkeypatch, name, format, he
     model.model.eval()
     model.ckpt_path = model.model.pt_path = str(tmp_path / "model.pt")
     model.model.args = {"data": "", "imgsz": 96}
-    monkeypatch.setattr(export, "_check_data", lambda args, task: None)
+    monkeypatch.setattr(data, "check", lambda data, splits, task: None)
     loader = torch.utils.data.DataLoader([{"img": (x * 255).to(torch.uint8)} for x in images], batch_size=1)
     monkeypatch.setattr(Exporter, "get_int8_calibration_dataloader", lambda self, prefix="": loader)
     with torch.no_grad():
         expected = model.model(images[:1])
-    made = model.export(format=format, quantize=8, data="drawn", imgsz=[64, 96], head=head)
-    seen = AutoBackend(made)(images[:1])
-    seen = seen[0] if isinstance(seen, list) else seen
+    file = model.export(format=format, quantize=8, data="drawn", imgsz=[64, 96], head=head)
+    detections = AutoBackend(file)(images[:1])
+    detections = detections[0] if isinstance(detections, list) else detections
     expected = expected[0][0] if isinstance(expected[0], tuple) else expected[0]
-    assert seen.shape == expected.shape
-    noise, signal = seen[:, :4] - expected[:, :4], expected[:, :4] - expected[:, :4].mean(2, keepdim=True)
+    assert detections.shape == expected.shape
+    noise, signal = detections[:, :4] - expected[:, :4], expected[:, :4] - expected[:, :4].mean(2, keepdim=True)
     snr = 10 * torch.log10(signal.square().mean() / noise.square().mean())
     scores = slice(4, 4 + len(NAMES))
-    error, span = (seen - expected)[:, scores].abs().mean(), expected[:, scores].std()
+    error, span = (detections - expected)[:, scores].abs().mean(), expected[:, scores].std()
     print(f"{name} {format} {head}: boxes {snr:.1f} dB, scores {error:.4f}, span {span:.4f}")
     assert snr > 15
     assert error < 0.7 * span

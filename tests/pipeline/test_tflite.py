@@ -1,0 +1,77 @@
+"""A collapse through real files, and what ``precision="auto"`` leaves in them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ultralytics import YOLO
+
+from yolo_edgequant import contract
+from yolo_edgequant.errors import VerificationError
+from yolo_edgequant.pipeline.tflite import TFLiteBuild
+from yolo_edgequant.tflite.calibrated import CalibratedGraph
+from yolo_edgequant.tflite.graph import Graph
+from yolo_edgequant.upstream import validation
+
+pytestmark = pytest.mark.export
+
+
+def export(model, data, **options):
+    return Path(YOLO(model).export(format="tflite", quantize=8, data=data, split="train", imgsz=160, **options))
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Ranges that leave nothing of the scores; the names of their layers' outputs."""
+    ranges = CalibratedGraph.ranges
+    named = []
+
+    def wrong(self, in_float=()):
+        graph, wide = self.graph, ranges(self, in_float)
+        ends = [op.outputs[0] for op in graph.operations if graph.is_layer(op) and graph.silu(op.outputs[0]) is None]
+        victims = [t for t in ends if graph.shape(t)[-1] == 4]
+        named.extend(graph.name(t) for t in victims)
+        return {**wide, **dict.fromkeys(victims, (-5000.0, 5000.0))}
+
+    monkeypatch.setattr(CalibratedGraph, "ranges", wrong)
+    return named
+
+
+def test_a_collapse_is_an_error_that_names_the_tensor_and_no_file(shapes_model, shapes_data, broken):
+    with pytest.raises(VerificationError) as raised:
+        export(shapes_model, shapes_data, head="raw")
+    assert any(f"'{name}'" in str(raised.value) for name in broken)
+    assert not list(shapes_model.parent.glob("*.tflite"))
+
+
+def test_without_the_check_the_file_is_written(shapes_model, shapes_data, broken):
+    assert contract.read(export(shapes_model, shapes_data, head="raw", verify=False)).verified is None
+
+
+def test_what_the_check_saw_is_in_the_file(shapes_model, shapes_data):
+    said = contract.read(export(shapes_model, shapes_data, head="raw"))
+    assert (said.ranges, said.corrections) == ("activation", "all")
+    assert said.verified.images == 3
+    assert said.verified.agreement > 0.8
+
+
+def float_convolutions(file):
+    graph = Graph(file.read_bytes())
+    return [op for op in graph.operations if op.kind == "CONV_2D" and graph.dtype(op.outputs[0]) == "FLOAT32"]
+
+
+def test_mixed_precision_keeps_what_it_needs_and_reports_what_it_tried(shapes_model, shapes_data, monkeypatch):
+    layers = TFLiteBuild.layers.fget
+    monkeypatch.setattr(TFLiteBuild, "layers", property(lambda self: layers(self)[-8:]))  # a second each
+    monkeypatch.setattr(
+        validation, "accuracy", lambda file, *_, **__: 0.8 if len(float_convolutions(file)) >= 3 else 0.6
+    )
+    path = export(shapes_model, shapes_data, head="raw", granularity="tensor", precision="auto", min_retention=0.9)
+    kept = contract.read(path).in_float
+    assert (kept.layers, kept.retention) == (3, 1)
+    assert len(float_convolutions(path)) == 3
+    said = json.loads((shapes_model.parent / "shapes_sensitivity.json").read_text())
+    assert len(said["layers"]) == 8
+    assert [trial["in_float"] for trial in said["trials"]] == [0, 1, 2, 3, 4, 8]
+    assert said["trials"][0]["retention"] == pytest.approx(0.75)
+    assert (shapes_model.parent / "shapes_sensitivity.png").stat().st_size > 10_000

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from ultralytics.utils import YAML
+
+from yolo_edgequant.errors import DataError
+from yolo_edgequant.upstream import data
+
+
+def test_a_data_set_is_found_with_its_splits(shapes_data):
+    facts = data.check(shapes_data, ["train", "val"])
+    assert facts["nc"] == 4
+
+
+@pytest.mark.parametrize("wanted", [None, ""])
+def test_images_are_needed(wanted):
+    with pytest.raises(DataError, match=r"pass data='your\.yaml'"):
+        data.check(wanted, ["val"])
+
+
+def test_a_missing_split_is_named(shapes_data, tmp_path):
+    facts = YAML.load(shapes_data) | {"path": str(shapes_data.parent), "test": "images/nowhere"}
+    YAML.save(tmp_path / "other.yaml", facts)
+    with pytest.raises(DataError, match=r"no images: .*other\.yaml.*split='test'") as error:
+        data.check(tmp_path / "other.yaml", ["test"])
+    assert "\n" not in str(error.value)
+
+
+def test_classification_data_goes_by_a_folder_or_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "DATASETS_DIR", tmp_path)
+    monkeypatch.setattr("ultralytics.data.utils.DATASETS_DIR", tmp_path)
+    with pytest.raises(DataError, match="'flowers' not found"):
+        data.check("flowers", ["val"], "classify")
+    import cv2
+
+    for split in ("train", "val"):
+        for name in ("rose", "tulip"):
+            (tmp_path / "flowers" / split / name).mkdir(parents=True)
+            cv2.imwrite(str(tmp_path / "flowers" / split / name / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    assert data.check("flowers", ["val"], "classify")["nc"] == 2
+    assert data.check(str(tmp_path / "flowers"), ["val"], "classify")["nc"] == 2
+
+
+def test_training_images_are_spread_evenly_and_read_again(shapes_data):
+    images = data.TrainingImages(shapes_data, 160, 5, batch=2)
+    parts = list(images)
+    assert [tuple(part.shape) for part in parts] == [(2, 3, 160, 160), (2, 3, 160, 160), (1, 3, 160, 160)]
+    assert len(images) == 3
+    assert all(torch.equal(one, other) for one, other in zip(parts, images, strict=True))
+    every = torch.cat(list(data.TrainingImages(shapes_data, 160, 1000)))
+    assert len(every) == 24
+    assert torch.equal(torch.cat(parts), every[::4][:5])
+    assert 0 <= every.min() < every.max() <= 1
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_arrays_have_the_layout_of_the_file(shapes_data, channels_last):
+    images = data.ImageArrays(data.TrainingImages(shapes_data, 160, 3, batch=1), channels_last)
+    arrays = list(images)
+    assert len(images) == len(arrays) == 3
+    assert arrays[0].shape == ((1, 160, 160, 3) if channels_last else (1, 3, 160, 160))
+    assert arrays[0].dtype == np.float32
+    (first, *_) = data.TrainingImages(shapes_data, 160, 3, batch=1)
+    expected = first.permute(0, 2, 3, 1) if channels_last else first
+    assert np.array_equal(arrays[0], expected)
+
+
+def test_some_images_alone_are_a_data_set(shapes_data, tmp_path):
+    files = data.image_files(shapes_data, "val")[:3]
+    facts = data.check(data.only(files, {"names": {0: "a", 1: "b", 2: "c", 3: "d"}}, tmp_path), ["val"])
+    assert facts["nc"] == 4
+    assert (tmp_path / "images.txt").read_text().splitlines() == [str(file.resolve()) for file in files]

@@ -1,0 +1,85 @@
+import copy
+
+import pytest
+import torch
+from ultralytics import YOLO
+
+from yolo_edgequant.contract import Output, TopK, Trained
+from yolo_edgequant.demo.train import WEIGHTS
+from yolo_edgequant.options import ExportOptions
+from yolo_edgequant.targets.formats import PROFILES, resolve
+from yolo_edgequant.upstream.export_head import as_exported, prepare
+from yolo_edgequant.upstream.heads import one_to_one
+
+SMALL = WEIGHTS.parents[2] / "tests" / "weights"
+SIZE = (160, 160)
+
+
+def prepared(file, format, head, trained=None, nms_free=False):
+    model = YOLO(file).model
+    model, facts = as_exported(one_to_one(model) if nms_free else model, SIZE)
+    facts["end2end"] = nms_free
+    request = resolve(PROFILES[format], ExportOptions(head=head))
+    return model, prepare(model, request, SIZE, facts, trained)
+
+
+def outputs_of(model):
+    with torch.no_grad():
+        outputs = model(torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0)))
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+@pytest.mark.parametrize(
+    ("file", "format", "head", "names"),
+    [
+        (WEIGHTS, "tflite", "int8", ["detections"]),
+        (WEIGHTS, "openvino", "float", ["detections"]),
+        (SMALL / "shapes-seg.pt", "litert", "float", ["detections", "prototypes"]),
+        (SMALL / "shapes-seg.pt", "tflite", "int8", ["detections", "mask_coefficient", "prototypes"]),
+        (SMALL / "shapes-pose.pt", "tflite", "int8", ["detections", "kpts"]),
+        (SMALL / "shapes-obb.pt", "tflite", "int8", ["detections", "angle"]),
+        (SMALL / "shapes-obb.pt", "saved_model", "int8", ["detections"]),
+    ],
+)
+def test_the_contract_names_the_outputs_that_the_model_gives(file, format, head, names):
+    model, contract = prepared(file, format, head)
+    assert [output.name for output in contract.outputs] == names
+    assert len(outputs_of(model)) == len(names)
+    assert contract.normalised == (format != "openvino")
+    assert contract.head == head
+    assert contract.strides == (8, 16, 32)
+    boxes = outputs_of(model)[0][0, :4]
+    assert (boxes.max() < 8) == contract.normalised, "shares of the image, or pixels"
+    assert contract.unturned == ("obb" in str(file) and head == "int8")
+
+
+def test_raw_outputs_are_one_for_each_branch_and_level():
+    model, contract = prepared(WEIGHTS, "tflite", "raw")
+    assert contract.outputs == tuple(Output(name, s) for name in ("boxes", "scores") for s in (8, 16, 32))
+    assert [tuple(y.shape) for y in outputs_of(model)[:3]] == [(1, n, 64) for n in (400, 100, 25)]
+    assert contract.raw.cells_first
+    assert not prepared(WEIGHTS, "openvino", "raw")[1].raw.cells_first
+
+
+def test_the_reader_of_an_nms_free_file_chooses_unless_the_file_does():
+    _, contract = prepared(SMALL / "shapes26.pt", "tflite", "int8", nms_free=True)
+    assert contract.top_k == TopK(300, False)
+    _, contract = prepared(SMALL / "shapes26.pt", "tflite", "float", nms_free=True)
+    assert contract.top_k is None
+    assert contract.is_final
+
+
+def test_what_was_trained_is_said():
+    _, contract = prepared(WEIGHTS, "tflite", "raw", Trained("tflite", "tensor"))
+    assert (contract.ranges, contract.corrections) == ("trained", "none")
+    assert contract.trained == Trained("tflite", "tensor")
+
+
+def test_the_original_stays_as_it_is():
+    model = YOLO(WEIGHTS).model
+    before = copy.deepcopy(model.state_dict())
+    exported, facts = as_exported(model, SIZE)
+    assert exported.is_fused()
+    assert not model.is_fused()
+    assert facts["names"] == model.names
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
