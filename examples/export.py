@@ -7,7 +7,7 @@ from pathlib import Path
 from ultralytics import YOLO
 
 import yolo_edgequant
-from yolo_edgequant.demo.draw import data_set
+from yolo_edgequant.demo.dataset import data_set
 from yolo_edgequant.demo.train import SIZE, WEIGHTS
 
 with tempfile.TemporaryDirectory() as folder:

@@ -9,10 +9,10 @@ with the same --out takes the old side's exports from there, as long as the old 
 
 What is compared:
 
-* ``.tflite``: the model read and packed anew, since constants may lie inside of the FlatBuffer or behind it, and the
-  metadata behind the model has a date; and the interpreter's outputs for four images, bit for bit. Both have to be the
-  same. Files are paired by what they are, not by their names. Of a file that changed on purpose that change is checked,
-  and that its mAP50-95 on 40 images is no more than 0.01 lower.
+* ``.tflite``: the model read and packed anew, without its notes for old interpreters, since constants may lie inside
+  of the FlatBuffer or behind it, and the metadata behind the model has a date; and the interpreter's outputs for four
+  images, bit for bit. Both have to be the same. Files are paired by what they are, not by their names. Of a file that
+  changed on purpose that change is checked, and that its mAP50-95 on 40 images is no more than 0.01 lower.
 * OpenVINO: the ``.xml`` and ``.bin``; where these differ, mAP50-95 on 40 images, to four digits ("same mAP").
 * The metadata: keys under ``edgequant`` that differ are listed; they decide nothing, but a file without any is
   DIFFERENT.
@@ -344,6 +344,11 @@ def read(path: Path) -> Any:
     for buffer in model.buffers:
         if buffer.data is not None:
             buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
+    for code in model.operatorCodes:  # once more, for interpreters of before 2021
+        code.deprecatedBuiltinCode = 0
+    for entry in model.metadata or []:
+        if entry.name == b"min_runtime_version":
+            model.buffers[entry.buffer].data = np.zeros(16, np.uint8)
     return model
 
 
@@ -361,7 +366,7 @@ def operators(model: Any) -> Counter[str]:
     from ai_edge_litert import schema_py_generated as schema
 
     names = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    codes = [code.builtinCode for code in model.operatorCodes]
     return Counter(names[codes[op.opcodeIndex]] for op in model.subgraphs[0].operators)
 
 

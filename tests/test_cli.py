@@ -1,5 +1,10 @@
 import json
+import re
+import shlex
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +15,12 @@ from yolo_edgequant import cli
 from yolo_edgequant.bench import run as bench
 from yolo_edgequant.bench.run import Row
 from yolo_edgequant.errors import OptionError
-from yolo_edgequant.upstream import REGISTRY
+from yolo_edgequant.options import NAMES, choices
+from yolo_edgequant.patches import REGISTRY
+from yolo_edgequant.processes import environment
 
 FULL = {"map": 0.5, "map50": 0.6, "retention": 0.9, "latency_ms": 1.0, "size_mb": 1.0, "export_s": 1.0, "peak_mb": 9.0}
+COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run", "patches"]
 
 
 @pytest.fixture
@@ -40,31 +48,53 @@ def files(tmp_path):
 @pytest.fixture
 def ran(monkeypatch):
     """Stands for the bench: what it was called with; `outcome` is merged into each row."""
-    seen = {"outcome": FULL}
+    calls = {"outcome": FULL}
 
-    def run(settings, rows, folder, report):
+    def run(settings, rows, folder, report, show):
         report("at work")
-        seen.update(settings=settings, rows=rows, folder=folder)
-        return [Row(row.format, row.head, row.granularity, row.ranges, **seen["outcome"]) for row in rows]
+        calls.update(settings=settings, rows=rows, folder=folder)
+        done = []
+        for row in rows:
+            done.append(Row(row.format, row.head, row.granularity, row.ranges, **calls["outcome"]))
+            show(done)
+        return done
 
     monkeypatch.setattr(bench, "run", run)
-    return seen
+    return calls
 
 
-def test_help_names_every_command():
-    result = CliRunner().invoke(cli.app, ["--help"])
-    assert result.exit_code == 0
-    names = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    assert names == {"export", "bench", "demo", "patches", "run", "finetune"}
-    assert all(f" {name} " in result.stdout for name in names)
+def help_of(*arguments, width=80):
+    """What `--help` prints on a terminal of that width."""
+    env = {"COLUMNS": str(width)}
+    result = CliRunner().invoke(cli.app, [*arguments, "--help"], env=env, prog_name="yolo-edgequant")
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
 
 
-@pytest.mark.parametrize("name", ["export", "bench", "demo", "patches", "run", "finetune"])
+def test_help_lists_exactly_the_commands():
+    panel = help_of().partition("─ Commands ─")[2]
+    listed = re.findall(r"^│ ([a-z]\S*) ", panel, re.MULTILINE)
+    assert listed == COMMANDS
+    assert [command.name or command.callback.__name__ for command in cli.app.registered_commands] == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_of_its_own(name):
-    result = CliRunner().invoke(cli.app, [name, "--help"])
-    assert result.exit_code == 0
-    assert f"yolo-edgequant {name}" in result.stdout or f" {name} " in result.stdout
-    assert result.stderr == ""
+    lines = [line.strip() for line in help_of(name).splitlines()]
+    (usage,) = [line for line in lines if line.startswith("Usage: ")]
+    assert usage.startswith(f"Usage: yolo-edgequant {name} [OPTIONS]")
+    callbacks = {command.name or command.callback.__name__: command.callback for command in cli.app.registered_commands}
+    assert " ".join(callbacks[name].__doc__.partition("\n\n")[0].split()) in " ".join(lines)
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_the_help_of_export_names_every_option_and_every_choice(width):
+    words = " ".join(help_of("export", width=width).split())
+    listed = words.partition("Our options: ")[2].rstrip(".").split(", ")
+    options = {name: values for name, _, values in (option.partition("=") for option in listed)}
+    assert options.pop("min_retention") == "NUMBER"
+    assert options == {name: "|".join(str(choice) for choice in choices(name)) for name in NAMES - {"min_retention"}}
+    assert {*options, "min_retention"} == NAMES
 
 
 def test_version(command):
@@ -76,9 +106,9 @@ def test_no_arguments_shows_the_help():
 
 
 def test_an_unknown_command_is_refused(command):
-    code, _, err = command("exprot")
-    assert code == 2
-    assert "exprot" in err
+    code, out, err = command("exprot")
+    assert (code, out) == (2, "")
+    assert "No such command 'exprot'" in err
 
 
 def test_export_without_a_model(command):
@@ -101,18 +131,18 @@ def test_export_of_a_missing_model_fetches_nothing(command, tmp_path):
 
 
 def test_export_hands_the_typed_arguments_to_ultralytics(command, files, monkeypatch):
-    import ultralytics
+    from yolo_edgequant.upstream import models
 
-    seen = {}
+    calls = {}
 
     def model(path):
-        return SimpleNamespace(export=lambda **arguments: seen.update(path=path, **arguments) or "model_int8.tflite")
+        return SimpleNamespace(export=lambda **arguments: calls.update(path=path, **arguments) or "model_int8.tflite")
 
-    monkeypatch.setattr(ultralytics, "YOLO", model)
+    monkeypatch.setattr(models, "YOLO", model)
     code, out, err = command("export", "model=model.pt", "format=litert", "head=float", "imgsz=[96, 160]", "nms=False")
     assert (code, err) == (0, "")
     assert out == "written: model_int8.tflite\n"
-    assert seen == {
+    assert calls == {
         "path": "model.pt",
         "quantize": 8,
         "format": "litert",
@@ -182,6 +212,8 @@ def test_bench_passes_its_options_on_and_saves_the_table(command, files, ran, tm
     assert len(json.loads((tmp_path / "kept" / "bench.json").read_text())) == 4
     assert "at work" in out
     assert "| litert | float | channel | activation | 0.5000 |" in out
+    lines = [line.split(", ")[:2] for line in out.splitlines() if ", mAP50-95 0.5000, " in line]
+    assert lines == [["  litert", "stock"], ["  litert", "float"], ["  openvino", "stock"], ["  openvino", "float"]]
 
 
 def test_bench_with_a_failed_row_prints_why_saves_and_exits_with_1(command, files, ran, tmp_path):
@@ -226,23 +258,164 @@ def test_a_long_error_is_still_one_line(monkeypatch, capsys):
 
 
 def test_finetune_passes_its_arguments_on_and_shows_the_table(command, files, monkeypatch):
-    from yolo_edgequant.training import finetune as training
+    from yolo_edgequant import finetuning
 
-    seen = {}
+    calls = {}
 
     def run(model, console, **values):
-        seen.update(model=model, **values)
-        return training.FineTuned(tmp, "relu6", None, None, 0.8, 0.2, 0.6, 0.76, 10, 61.2, 0)
+        calls.update(model=model, **values)
+        return finetuning.FineTuned(best, "relu6", None, None, 0.8, 0.2, 0.6, 0.76, 10, 61.2, 0)
 
-    model, tmp = files[0], files[0].parent / "best.pt"
-    monkeypatch.setattr(training, "finetune", run)
+    model, best = files[0], files[0].parent / "best.pt"
+    monkeypatch.setattr(finetuning, "finetune", run)
     code, out, err = command("finetune", f"model={model}", "data=my.yaml", "epochs=20", "teacher=big.pt", "resume=True")
     assert (code, err) == (0, "")
-    assert seen == {"model": str(model), "data": "my.yaml", "epochs": 20, "teacher": "big.pt", "resume": True}
+    assert calls == {"model": str(model), "data": "my.yaml", "epochs": 20, "teacher": "big.pt", "resume": True}
     assert "95.0%" in out
-    assert f"written: {tmp}" in out
+    assert f"written: {best}" in out
 
 
 def test_finetune_says_what_is_missing(command, files):
     assert command("finetune", "data=my.yaml")[2].startswith("error: model= is missing")
     assert command("finetune", f"model={files[0]}")[2].startswith("error: data= is missing")
+
+
+@pytest.mark.parametrize("name", ["predict", "val"])
+def test_predict_and_val_hand_their_arguments_to_ultralytics(command, files, monkeypatch, name, tmp_path):
+    from yolo_edgequant.upstream import models
+
+    calls = []
+    monkeypatch.setattr(models, "command", calls.append)
+    (tmp_path / "model_openvino_model").mkdir()
+    for model in (files[0], "model_openvino_model"):
+        assert command(name, f"model={model}", "imgsz=160", "--half", "detect", "save_txt")[0] == 0
+        assert calls.pop() == [name, f"model={model}", "imgsz=160", "--half", "detect", "save_txt"]
+
+
+@pytest.mark.parametrize("name", ["predict", "val"])
+def test_predict_and_val_fetch_no_model(command, monkeypatch, name, tmp_path):
+    from yolo_edgequant.upstream import models
+
+    monkeypatch.setattr(models, "command", lambda arguments: pytest.fail("upstream would fetch one"))
+    code, out, err = command(name, "model=yolov8n.tflite", "imgsz=160")
+    assert (code, out) == (1, "")
+    assert err == f"error: model 'yolov8n.tflite' not found (looked in {tmp_path})\n"
+    assert command(name) == (1, "", "error: model= is missing, for example model=yolov8n.pt\n")
+
+
+def test_ultralytics_command_runs_with_these_arguments_and_not_this_processs(monkeypatch):
+    from ultralytics import __version__, cfg
+
+    from yolo_edgequant.upstream.models import command
+
+    monkeypatch.setattr(cfg, "ARGV", cfg.ARGV)  # to be put back
+    shown = []
+    monkeypatch.setattr(cfg.LOGGER, "info", shown.append)
+    command(["version"])
+    assert shown == [__version__]
+
+
+def test_run_says_what_installs_opencv(command, files, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    code, out, err = command("run", files[0], ".")
+    assert (code, out) == (1, "")
+    assert err == "error: reading pictures needs OpenCV; install it with: pip install 'yolo-edgequant[run]'\n"
+
+
+def test_demo_draws_as_many_images_as_it_is_told_to(command, ran, tmp_path):
+    code, out, _ = command("demo", "--calibration", 3, "--validation", 2)
+    assert code == 0
+    assert out.startswith("drawing 3 images to calibrate on and 2 to validate on\n")
+    images = tmp_path / "demo" / "data" / "images"
+    assert [len(list((images / split).iterdir())) for split in ("train", "val")] == [3, 2]
+    assert (ran["settings"].data, ran["settings"].imgsz) == (Path("demo/data/shapes.yaml"), (160, 160))
+    heads = ["stock", "float", "int8"]
+    assert [(row.format, row.head) for row in ran["rows"]] == [
+        (name, head) for name in ("litert", "tflite", "openvino") for head in heads
+    ]
+
+
+@pytest.mark.parametrize("option", ["--calibration", "--validation"])
+def test_demo_without_images_is_refused(command, option):
+    code, _, err = command("demo", option, 0)
+    assert code == 2
+    assert option in err
+
+
+def yolo_edgequant_command(folder, *arguments):
+    """Run the console script in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", "from yolo_edgequant.cli import main; main()", *map(str, arguments)],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, shapes_data):
+    """A folder with the embedded detector as a raw file, which upstream alone cannot read; the export's process."""
+    from yolo_edgequant.demo.train import WEIGHTS
+
+    folder = tmp_path_factory.mktemp("exported")
+    shutil.copy(WEIGHTS, folder)
+    arguments = ("model=shapes.pt", "format=tflite", "head=raw", f"data={shapes_data}", "imgsz=160", "split=train")
+    return folder, yolo_edgequant_command(folder, "export", *arguments)
+
+
+@pytest.mark.export
+def test_export_writes_the_file_and_names_it(exported):
+    folder, run = exported
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[-1] == "written: shapes_full_integer_quant.tflite"
+    assert (folder / "shapes_full_integer_quant.tflite").is_file()
+
+
+@pytest.mark.export
+def test_the_lines_that_an_export_prints_run_as_they_are(exported, shapes_data):
+    folder, run = exported
+    lines = re.findall(r"^(?:Predict|Validate): +(yolo-edgequant (?:predict|val) .*\S)", run.stdout, re.MULTILINE)
+    predict, val = (shlex.split(line)[1:] for line in lines)
+    assert predict[0] == "predict"
+    done = yolo_edgequant_command(folder, *predict, f"source={shapes_data.parent / 'images' / 'val'}", "save=False")
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^image \d+/40 .*: 160x160 \d+ ", done.stdout, re.MULTILINE)) == 40
+    assert val[0] == "val"
+    val = [f"data={shapes_data}" if argument.startswith("data=") else argument for argument in val]
+    done = yolo_edgequant_command(folder, *val, "plots=False")
+    assert done.returncode == 0, done.stderr
+    (accuracy,) = re.findall(r"^ +all +40 .* (\S+)$", done.stdout, re.MULTILINE)
+    assert float(accuracy) > 0.75
+
+
+@pytest.mark.export
+def test_run_reads_what_export_wrote(exported, shapes_data):
+    folder, _ = exported
+    images = shapes_data.parent / "images" / "val"
+    done = yolo_edgequant_command(folder, "run", "shapes_full_integer_quant.tflite", images, "--save", "detections")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((folder / "detections" / "detections.json").read_text())) == 40
+
+
+@pytest.mark.export
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("export", "model=shapes.pt", "format=tflite", "data=none.yaml"), "none.yaml"),
+        (("export", "model=shapes.pt", "format=onnx", "quantize=16", "head=raw"), "head='raw' needs quantize=8"),
+        (("val", "model=missing.tflite", "data=none.yaml"), "missing.tflite"),
+        (("run", "broken.tflite", "."), "broken.tflite"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_an_error_is_one_line_on_stderr_and_exit_status_1(exported, arguments, message):
+    folder, _ = exported
+    whole = (folder / "shapes_full_integer_quant.tflite").read_bytes()
+    (folder / "broken.tflite").write_bytes(whole[: len(whole) // 2])
+    done = yolo_edgequant_command(folder, *arguments)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert message in line

@@ -15,7 +15,7 @@ def test_a_model_says_what_was_changed_in_it():
     model.model.add_module("fake_quantization", FakeQuantization({0: (0.0, 6.0)}, (), {0}, "tensor", "tflite"))
     assert yolo_edgequant.describe(model).splitlines() == [
         "activations: relu6, swapped in",
-        "trained quantisation-aware: for 'tflite', weights per tensor, rounded at 1 points",
+        "trained quantization-aware: for 'tflite', weights per tensor, rounded at 1 points",
     ]
     assert yolo_edgequant.describe(model.model) == yolo_edgequant.describe(model)
     assert yolo_edgequant.describe(nn.SiLU()).startswith("unchanged")

@@ -8,7 +8,7 @@ from yolo_edgequant.errors import OutputError
 from yolo_edgequant.files import atomic_write
 
 
-def test_a_file_appears_only_when_it_is_whole(tmp_path):
+def test_a_file_appears_only_when_it_is_atomic_write(tmp_path):
     path = tmp_path / "made" / "on" / "the" / "way" / "model.tflite"
     with atomic_write(path) as temporary:
         temporary.write_bytes(b"content")
@@ -106,7 +106,7 @@ def test_an_error_of_ours_from_an_inner_file_is_not_wrapped_again(tmp_path):
 
 def test_a_parent_that_is_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match=r"cannot write '.*model'"), whole(tmp_path / "file" / "model"):
+    with pytest.raises(OutputError, match=r"cannot write '.*model'"), atomic_write(tmp_path / "file" / "model"):
         pytest.fail("the body must not run")
     assert (tmp_path / "file").read_text() == "in the way"
 
@@ -115,7 +115,7 @@ def test_a_parent_that_is_a_file_cannot_be_written(tmp_path):
 def test_a_parent_without_permission_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
     try:
-        with pytest.raises(OutputError, match=os.strerror(errno.EACCES)), whole(tmp_path / "model"):
+        with pytest.raises(OutputError, match=os.strerror(errno.EACCES)), atomic_write(tmp_path / "model"):
             pytest.fail("the body must not run")
     finally:
         tmp_path.chmod(0o700)
@@ -124,7 +124,7 @@ def test_a_parent_without_permission_cannot_be_written(tmp_path):
 def test_a_body_that_writes_nothing_leaves_the_old_folder(tmp_path):
     path = tmp_path / "saved_model"
     path.mkdir()
-    with pytest.raises(OutputError, match=r"nothing was written to '.*saved_model'"), whole(path):
+    with pytest.raises(OutputError, match=r"nothing was written to '.*saved_model'"), atomic_write(path):
         pass
     assert list(tmp_path.iterdir()) == [path]
 
@@ -149,7 +149,7 @@ def test_a_link_to_a_folder_is_replaced_and_the_folder_kept(tmp_path):
 
 
 def test_a_missing_input_is_not_called_a_failure_to_write(tmp_path):
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "model"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "model"):
         (tmp_path / "missing input").read_text()
 
 
@@ -168,7 +168,7 @@ def test_the_old_result_is_put_back_if_the_new_one_cannot_take_its_place(tmp_pat
         return rename(source, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(OutputError, match=os.strerror(errno.EACCES)), whole(path) as temporary:
+    with pytest.raises(OutputError, match=os.strerror(errno.EACCES)), atomic_write(path) as temporary:
         temporary.write_text("new")
     assert list(tmp_path.iterdir()) == ([] if kind == "nothing" else [path])
     assert path.is_dir() or kind == "nothing" or path.read_text() == "old"
@@ -177,6 +177,6 @@ def test_the_old_result_is_put_back_if_the_new_one_cannot_take_its_place(tmp_pat
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOTDIR", "EFBIG", "EMFILE", "EIO"])
 def test_only_a_refusal_to_write_is_called_one(tmp_path, code):
     error = OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
-    with pytest.raises(OSError, match=error.strerror) as caught, whole(tmp_path / "model"):
+    with pytest.raises(OSError, match=error.strerror) as caught, atomic_write(tmp_path / "model"):
         raise error
     assert isinstance(caught.value, OutputError) == (code not in {"EMFILE", "EIO"})

@@ -2,7 +2,8 @@ import csv
 import io
 import json
 import math
-import os
+import pickle
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,13 @@ from torch import nn
 from ultralytics import YOLO
 
 import yolo_edgequant
+from yolo_edgequant import finetuning
 from yolo_edgequant.demo.dataset import data_set
-from yolo_edgequant.errors import OptionError, TrainingError, UnsupportedModelError
-from yolo_edgequant.training import finetune as module
+from yolo_edgequant.demo.train import WEIGHTS
+from yolo_edgequant.errors import DataError, OptionError, TrainingError, UnsupportedModelError
+from yolo_edgequant.finetuning import QAT_RECIPE, RECIPE, FineTuned, TrainingProgress, finetune
+from yolo_edgequant.processes import usable_threads
 from yolo_edgequant.training.activations import swap_activation
-from yolo_edgequant.training.curve import draw
-from yolo_edgequant.finetuning import FineTuned, finetune
 
 SHORT = {"epochs": 3, "batch": 8, "amp": False}
 
@@ -50,8 +52,8 @@ def test_the_package_offers_it():
         ({"epochz": 3}, OptionError, "epochz= is neither an argument of finetune nor"),
         ({"quantize": 8}, OptionError, "quantize= is not for finetune: use target="),
         ({"distill_model": "big.pt"}, OptionError, "use teacher="),
-        ({"data": "nowhere.yaml"}, OptionError, "data='nowhere.yaml': .*nowhere.yaml"),
-        ({"data": "five.yaml"}, OptionError, "has 5 classes and the model 4"),
+        ({"data": "nowhere.yaml"}, DataError, "no images: data='nowhere.yaml', split='train and val'"),
+        ({"data": "five.yaml"}, DataError, "has 5 classes and the model 4"),
     ],
 )
 def test_what_cannot_work_is_refused_before_any_work(
@@ -89,23 +91,23 @@ def trainer(loss=1.0, mean=1.0, epoch=0, last=Path("nowhere")):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_a_number_ends_training_at_once(tmp_path, loss):
-    watch = module._Watch(quiet())
-    watch.start(trainer())
-    watch.batch(trainer())
+    progress = TrainingProgress(quiet())
+    progress.start(trainer())
+    progress.batch(trainer())
     with pytest.raises(TrainingError, match=rf"epoch 2 \(loss {loss}\); no epoch was finished; .* \(it was 0.01\)"):
-        watch.batch(trainer(loss, epoch=1))
+        progress.batch(trainer(loss, epoch=1))
     last = tmp_path / "last.pt"
     last.touch()
     with pytest.raises(TrainingError, match=f"the last good checkpoint is '{last}'"):
-        watch.batch(trainer(loss, last=last))
+        progress.batch(trainer(loss, last=last))
 
 
 def test_a_loss_that_explodes_ends_training():
-    watch = module._Watch(quiet())
+    progress = TrainingProgress(quiet())
     for mean in (3.0, 2.0, 4.0):
-        watch.epoch(trainer(mean=mean))
+        progress.epoch(trainer(mean=mean))
     with pytest.raises(TrainingError, match=r"loss 20, 10\.0 times its least"):
-        watch.epoch(trainer(mean=20.0))
+        progress.epoch(trainer(mean=20.0))
 
 
 def test_the_table_has_the_three_accuracies():
@@ -120,34 +122,9 @@ def test_the_table_has_the_three_accuracies():
     assert "relu6, tflite, tensor after 10 epochs, 61 s" in " ".join(text.split())
 
 
-def test_the_curve_shows_losses_and_accuracy(tmp_path):
-    names = ("epoch", "time", "train/box_loss", "train/dis_loss", "metrics/mAP50(B)", "metrics/mAP50-95(B)")
-
-    def picture(final, teacher):
-        with (tmp_path / "results.csv").open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerows([names, (1, 3.5, 2.0, 1.0, 0.5, 0.3), (2, 7.0, 1.5, 0.8, 0.7, final)])
-        draw(tmp_path / "results.csv", tmp_path / "curve.png", teacher, 0.2)
-        return cv2.imread(str(tmp_path / "curve.png"))
-
-    image = picture(0.6, 0.8)
-    assert image.shape == (400, 1000, 3)
-    left, right = slice(0, 500), slice(500, 1000)
-    for other in (picture(0.5, 0.8), picture(0.6, 0.7)):
-        assert (image[:, left] == other[:, left]).all()
-        assert (image[:, right] != other[:, right]).any()
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return data_set(tmp_path_factory.mktemp("data"), 32, 24, 160, seed=5)
-
-
-@pytest.fixture(scope="module")
-def model():
-    from yolo_edgequant.demo.train import WEIGHTS
-
-    return WEIGHTS
 
 
 class Interrupted(Exception):
@@ -160,23 +137,31 @@ def interrupt(run):
 
 
 @pytest.fixture(scope="module")
-def runs(model, data, tmp_path_factory):
-    """Two runs of the same seed, the second interrupted in its second epoch and resumed."""
+def runs(data, tmp_path_factory):
+    """Two runs of the same seed, the second interrupted in its second epoch; torch had one thread before."""
     folder = tmp_path_factory.mktemp("runs")
-    console = quiet()
-    whole = finetune(model, data, "relu6", out=folder / "whole", console=console, **SHORT)
-    student = YOLO(model)
-    student.add_callback("on_train_epoch_end", interrupt)
-    with pytest.raises(Interrupted):
-        finetune(student, data, "relu6", teacher=model, out=folder / "parts", console=quiet(), **SHORT)
+    console, threads = quiet(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = finetune(WEIGHTS, data, "relu6", out=folder / "whole", console=console, **SHORT)
+        after = [torch.get_num_threads()]
+        student = YOLO(WEIGHTS)
+        student.add_callback("on_train_epoch_end", interrupt)
+        with pytest.raises(Interrupted):
+            finetune(student, data, "relu6", teacher=WEIGHTS, out=folder / "parts", console=quiet(), **SHORT)
+        after.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(threads)
     state = torch.load(folder / "parts/weights/last.pt", weights_only=False)
-    return folder, whole, console.file.getvalue(), state
+    return SimpleNamespace(
+        folder=folder, whole=whole, shown=console.file.getvalue(), state=state, student=student, threads=after
+    )
 
 
-@pytest.mark.slow
+@pytest.mark.export
 def test_a_run_leaves_what_it_promises(runs):
-    folder, done, shown, _ = runs
-    out = folder / "whole"
+    done, shown = runs.whole, runs.shown
+    out = runs.folder / "whole"
     assert done.checkpoint == out / "weights/best.pt"
     written = json.loads((out / "finetune.json").read_text())
     assert written == json.loads(json.dumps(vars(done), default=str))
@@ -192,34 +177,61 @@ def test_a_run_leaves_what_it_promises(runs):
     assert nn.SiLU not in kinds
 
 
-@pytest.mark.slow
+@pytest.mark.export
 def test_a_run_is_repeated_by_its_seed(runs):
-    folder, _, _, state = runs
-    first = next(csv.DictReader((folder / "whole/results.csv").open()))["train/dis_loss"]
-    again = [row["train/dis_loss"] for row in csv.DictReader((folder / "parts/results.csv").open())]
-    assert again == [first]
-    assert state["epoch"] == 0
+    rows, again = (list(csv.DictReader((runs.folder / f"{n}/results.csv").open())) for n in ("whole", "parts"))
+    assert [row["train/dis_loss"] for row in again] == [rows[0]["train/dis_loss"]]
+    assert runs.state["epoch"] == 0
 
 
-@pytest.mark.slow
-def test_an_interrupted_run_is_resumed_with_its_activations_and_teacher(runs, model, data):
-    folder, whole, _, _ = runs
+@pytest.mark.export
+def test_torch_has_its_threads_back_after_a_run_and_after_one_that_failed(runs):
+    assert runs.threads == [1, 1]
+
+
+@pytest.mark.export
+def test_an_interrupted_run_is_resumed_with_its_activations_and_teacher_and_nothing_is_prepared_again(
+    runs, data, monkeypatch
+):
+    out = runs.folder / "parts"
     with pytest.raises(OptionError, match="activation='relu' but the run to resume was started with 'relu6'"):
-        finetune(model, data, activation="relu", out=folder / "parts", resume=True, console=quiet())
-    done = finetune(model, data, out=folder / "parts", resume=True, console=quiet())
-    rows = list(csv.DictReader((folder / "parts/results.csv").open()))
+        finetune(WEIGHTS, data, activation="relu", out=out, resume=True, console=quiet())
+    started = json.loads((out / "started.json").read_text())
+    accuracies, real = [], finetuning._accuracy
+
+    def refuse(*_, **__):
+        raise AssertionError("prepared again")
+
+    def accuracy(*arguments):
+        accuracies.append(arguments)
+        return real(*arguments)
+
+    for owner, name in (
+        (finetuning, "_prepared"),
+        (finetuning, "_points"),
+        (finetuning.rescaling, "scale_below_relu6"),
+        (finetuning.rescaling, "recalibrate_batch_norm"),
+        (YOLO, "export"),
+    ):
+        monkeypatch.setattr(owner, name, refuse)
+    monkeypatch.setattr(finetuning, "_accuracy", accuracy)
+    done = finetune(WEIGHTS, data, out=out, resume=True, console=quiet())
+    assert len(accuracies) == 1, "that of the result"
+    rows = list(csv.DictReader((out / "results.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[-1]["train/dis_loss"]) > 0
     assert done.epochs == 3
     assert nn.SiLU not in {type(m) for m in YOLO(done.checkpoint).model.modules()}
-    assert done.teacher == whole.teacher
+    assert {name: getattr(done, name) for name in started} == started
+    whole = runs.whole
+    assert (done.teacher, done.changed, done.prepared) == (whole.teacher, whole.changed, whole.prepared)
     with pytest.raises(OptionError, match="is finished"):
-        finetune(model, data, out=folder / "parts", resume=True)
+        finetune(WEIGHTS, data, out=out, resume=True)
 
 
-@pytest.mark.slow
-def test_divergence_keeps_the_last_good_checkpoint(model, data, tmp_path):
-    student = YOLO(model)
+@pytest.mark.export
+def test_divergence_keeps_the_last_good_checkpoint(data, tmp_path):
+    student = YOLO(WEIGHTS)
 
     def poison(run):
         if run.epoch == 1:
@@ -227,38 +239,20 @@ def test_divergence_keeps_the_last_good_checkpoint(model, data, tmp_path):
 
     student.add_callback("on_train_batch_start", poison)
     with pytest.raises(TrainingError, match=r"diverged in epoch 2 \(loss nan\); the last good checkpoint is"):
-        finetune(student, data, "relu6", teacher=model, out=tmp_path, console=quiet(), **SHORT)
+        finetune(student, data, "relu6", teacher=WEIGHTS, out=tmp_path, console=quiet(), **SHORT)
     kept = torch.load(tmp_path / "weights/last.pt", weights_only=False)
     assert kept["epoch"] == 0
     assert all(v.isfinite().all() for v in kept["ema"].state_dict().values() if v.is_floating_point())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("start", ["checkpoint", "yaml"])
-def test_train_takes_an_activation(shapes_model, data, tmp_path, start):
-    model = YOLO(shapes_model if start == "checkpoint" else Path(module.__file__).parents[1] / "demo/shapes.yaml")
-    arguments = {"data": data, "imgsz": 64, "epochs": 1, "batch": 16, "plots": False, "amp": False}
-    with pytest.raises(OptionError, match="activation='relu7'"):
-        model.train(activation="relu7", **arguments)
-    with pytest.raises(OptionError, match="not possible with several devices"):
-        model.train(activation="relu6", device="0,1", **arguments)
-    with pytest.raises(SyntaxError, match="activaton"):
-        model.train(activaton="relu6", **arguments)
-    model.train(activation="hardswish", save_dir=str(tmp_path / "run"), **arguments)
-    for trained in (model.model, YOLO(tmp_path / "run/weights/last.pt").model):
-        kinds = {type(m) for m in trained.modules()}
-        assert nn.Hardswish in kinds
-        assert nn.SiLU not in kinds
-
-
-@pytest.mark.slow
+@pytest.mark.export
 @pytest.mark.parametrize(
     ("weights", "task"),
     [("shapes-seg", "segment"), ("shapes-pose", "pose"), ("shapes-obb", "obb"), ("shapes26", "detect")],
 )
 def test_every_task_and_nms_free_models_are_taught(tmp_path, weights, task):
     data = data_set(tmp_path / "data", 16, 12, 160, seed=5, task=task)
-    model = Path(__file__).parents[1] / f"weights/{weights}.pt"
+    model = Path(__file__).parent / f"weights/{weights}.pt"
     done = finetune(model, data, "relu6", out=tmp_path / "run", console=quiet(), epochs=1, batch=8, amp=False)
     assert 0 < done.changed < done.teacher
     row = next(csv.DictReader((tmp_path / "run/results.csv").open()))
@@ -266,12 +260,111 @@ def test_every_task_and_nms_free_models_are_taught(tmp_path, weights, task):
     assert nn.SiLU not in {type(m) for m in YOLO(done.checkpoint).model.modules()}
 
 
-def test_training_on_the_cpu_has_all_cores():
+def test_training_on_the_cpu_has_all_cores_that_this_process_may_use():
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        trainer = SimpleNamespace(device=torch.device("cpu"), train_loader=[None], epochs=1, start_epoch=0)
-        module._Watch(quiet()).start(trainer)
-        assert torch.get_num_threads() == os.cpu_count()
+        TrainingProgress(quiet()).start(trainer())
+        assert torch.get_num_threads() == usable_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_progress_can_be_sent_to_another_process():
+    """As a training on several devices sends it, after it was shown here."""
+    progress = TrainingProgress(quiet())
+    progress.epoch(trainer(mean=2.0))
+    progress.start(trainer())
+    progress.stop()
+    arrived = pickle.loads(pickle.dumps([progress.start, progress.batch, progress.epoch, progress.stop]))
+    assert len({id(method.__self__) for method in arrived}) == 1
+    start, batch, epoch, stop = arrived
+    start(trainer())
+    batch(trainer())
+    with pytest.raises(TrainingError, match=r"loss 20, 10\.0 times its least"):
+        epoch(trainer(mean=20.0))
+    stop()
+
+
+@pytest.fixture
+def beginning(monkeypatch, tmp_path):
+    """A run of which only the start is real; the call's arguments for its training."""
+    calls = []
+
+    def prepared(student, *_):
+        student.train = lambda **settings: calls.append(settings) or end()
+        return finetuning._Start("relu6", None, None, 0.8, 0.2, 0.5), student
+
+    def end():
+        raise subprocess.CalledProcessError(3, "torchrun")
+
+    monkeypatch.setattr(finetuning, "_prepared", prepared)
+    return calls
+
+
+def test_processes_that_fail_are_one_line_and_the_start_is_kept(beginning, shapes_data, tmp_path):
+    with pytest.raises(TrainingError, match=r"several devices ended with exit status 3; .* kept is in") as raised:
+        finetune(WEIGHTS, shapes_data, "relu6", out=tmp_path / "run", console=quiet(), device="0,1", epochs=2)
+    assert "\n" not in str(raised.value)
+    (settings,) = beginning
+    assert settings["device"] == "0,1"
+    assert settings["activation"] == "relu6"
+    assert settings["distill_model"] == str(tmp_path / "run/teacher.pt")
+    assert settings["epochs"] == 2
+    start = json.loads((tmp_path / "run/started.json").read_text())
+    assert (start["activation"], start["teacher"]) == ("relu6", 0.8)
+
+
+@pytest.mark.parametrize(("change", "recipe"), [({"activation": "relu6"}, RECIPE), ({"target": "tflite"}, QAT_RECIPE)])
+def test_the_recipe_is_that_of_what_is_changed(beginning, shapes_data, tmp_path, change, recipe):
+    with pytest.raises(TrainingError):
+        finetune(WEIGHTS, shapes_data, out=tmp_path / "run", console=quiet(), **change)
+    (settings,) = beginning
+    assert recipe.items() <= settings.items()
+
+
+CHANGES = ("activation", "target", "granularity")
+GOOD = {
+    "activation": "relu6",
+    "target": None,
+    "granularity": None,
+    "teacher": 0.8,
+    "changed": 0.2,
+    "prepared": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\x00",
+        "[" * 100_000,
+        json.dumps(GOOD | {"teacher": None}),
+        json.dumps(GOOD | {"prepared": "0.5"}),
+        json.dumps(GOOD | {"activation": 3}),
+        json.dumps(GOOD | {"more": 1}),
+        json.dumps({name: value for name, value in GOOD.items() if name != "changed"}),
+    ],
+    ids=["empty", "half", "list", "null", "zero", "deep", "no number", "text", "no text", "more", "less"],
+)
+def test_a_damaged_start_is_one_error(tmp_path, content):
+    file = tmp_path / "started.json"
+    file.write_text(content)
+    with pytest.raises(OptionError, match=r"nothing to resume: '.*started\.json' cannot be read") as raised:
+        finetuning._Start.read(file, None, None, None)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_start_is_read_as_it_was_written(tmp_path):
+    start = finetuning._Start(**GOOD)
+    start.write(tmp_path / "started.json")
+    assert finetuning._Start.read(tmp_path / "started.json", None, None, None) == start
+    for name, value in (("activation", "relu"), ("target", "tflite"), ("granularity", "tensor")):
+        with pytest.raises(OptionError, match=f"{name}='{value}' but the run to resume was started with"):
+            finetuning._Start.read(tmp_path / "started.json", **{**dict.fromkeys(CHANGES), name: value})
+    with pytest.raises(OptionError, match="nothing to resume"):
+        finetuning._Start.read(tmp_path / "nowhere.json", None, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,9 +96,9 @@ def val(context: typer.Context) -> None:
 def _yolo(mode: str, arguments: list[str]) -> None:
     from .upstream.models import command
 
-    models = [argument.partition("=")[2] for argument in arguments if argument.startswith("model=")]
-    if not (models and Path(models[0]).is_dir()):  # an OpenVINO model's folder
-        _model_of({"model": model for model in models})
+    values = {key: value for key, _, value in (argument.partition("=") for argument in arguments)}
+    if not ("model" in values and Path(values["model"]).is_dir()):  # an OpenVINO model's folder
+        _model_of(values)
     command([mode, *arguments])
 
 
@@ -202,8 +203,6 @@ def run(
 
     Example: yolo-edgequant run yolov8n_full_integer_quant.tflite pictures --save found
     """
-    from importlib.util import find_spec
-
     if find_spec("cv2") is None:
         raise MissingToolError("reading pictures needs OpenCV; install it with: pip install 'yolo-edgequant[run]'")
     from .runtime import Detector

@@ -247,7 +247,7 @@ class Contract:
         task = top.choice("task", _TASKS)
         raw, outputs, strides = _raw(ours) if "raw" in ours.values else (None, (), ())
         if raw is None and task in BOX_TASKS:
-            outputs = _outputs(ours, {"detections"})
+            outputs = _outputs(ours, {"detections"}, with_levels=False)
             strides = ours.wholes("strides", 1, 16, _MOST) if "turned" in ours.values else ()
         arguments = _Keys(top.values.get("args", {}), "args")
         kpt_shape = top.wholes("kpt_shape", 2, 2, _MOST) if task == "pose" else None
@@ -256,7 +256,7 @@ class Contract:
             names=_names(top),
             stride=ours.whole("stride", 1, _MOST),
             end2end=top.flag("end2end"),
-            nms=bool(arguments.values.get("nms")),
+            nms=arguments.optional("nms", arguments.flag) or False,
             kpt_shape=None if kpt_shape is None else (kpt_shape[0], kpt_shape[1]),
             head=ours.choice("head", ("int8", "float", "raw")),
             granularity=ours.text("granularity"),
@@ -329,6 +329,8 @@ def _archive(path: Path) -> tuple[Any, int]:
             entry = entries.get("metadata.json")
             if entry is None or entry.file_size > _LARGEST_METADATA:
                 raise ContractError("its archive has no metadata.json, or one of more than 16 MB")
+            if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                raise ContractError(f"its metadata is damaged (compressed by method {entry.compress_type})")
             text = archive.read(entry)
         content = path.read_bytes()[: min(e.header_offset for e in entries.values())]
     except ContractError:
@@ -379,10 +381,11 @@ class _Keys:
         self.values, self.name = values, name
 
     def _taken(self, key: str, wanted: str, fits: Callable[[Any], bool]) -> Any:
+        name = _shown(f"{self.name}.{key}")
         if key not in self.values:
-            raise ContractError(f"key '{self.name}.{key}' is missing")
+            raise ContractError(f"key {name} is missing")
         if not fits(self.values[key]):
-            raise ContractError(f"key '{self.name}.{key}' is {_shown(self.values[key])}, not {wanted}")
+            raise ContractError(f"key {name} is {_shown(self.values[key])}, not {wanted}")
         return self.values[key]
 
     def whole(self, key: str, least: int, most: int) -> int:
@@ -435,7 +438,7 @@ def _names(top: _Keys) -> dict[int, str]:
     names = top.below("names").values
     try:
         numbered = {int(index): name for index, name in names.items()}
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbered = {}
     if sorted(numbered) != list(range(len(names))) or not names or not all(isinstance(n, str) for n in names.values()):
         raise ContractError("key 'metadata.names' is not a mapping from 0, 1, 2, ... to the classes' names")
@@ -456,20 +459,23 @@ def _raw(ours: _Keys) -> tuple[Raw, tuple[Output, ...], tuple[int, ...]]:
         reg_max=facts.whole("reg_max", 1, 1024),
         keypoint=keypoint,
     )
-    outputs = _outputs(facts, {"boxes", "scores"})
+    outputs = _outputs(facts, {"boxes", "scores"}, with_levels=True)
     for name in {output.name for output in outputs} - {"prototypes"}:
         if [o.stride for o in outputs if o.name == name] != list(strides):
             raise ContractError(f"the outputs '{name}' are not one for each of the strides {list(strides)}")
     return raw, outputs, strides
 
 
-def _outputs(keys: _Keys, needed: set[str]) -> tuple[Output, ...]:
+def _outputs(keys: _Keys, needed: set[str], with_levels: bool) -> tuple[Output, ...]:
     entries = keys._taken("outputs", "a list of outputs", lambda v: isinstance(v, (list, tuple)) and len(v) <= 100)
     outputs = []
     for number, entry in enumerate(entries):
         values = _Keys(entry, f"{keys.name}.outputs[{number}]")
         stride = values.optional("stride", lambda key, values=values: values.whole(key, 1, _MOST))
-        outputs.append(Output(values.choice("name", _OUTPUTS), stride))
+        output = Output(values.choice("name", _OUTPUTS), stride)
+        if (stride is not None) != (with_levels and output.name != "prototypes"):
+            raise ContractError(f"output '{output.title}' has a stride where it needs none, or lacks it")
+        outputs.append(output)
     names = [output.title for output in outputs]
     if len(set(names)) != len(names) or not needed <= {output.name for output in outputs}:
         raise ContractError(f"the outputs {', '.join(names) or 'none'} lack {' and '.join(sorted(needed))}, or repeat")
@@ -522,7 +528,11 @@ def _check_together(contract: Contract) -> None:
         raise ContractError(f"a raw file of a {contract.task} model has no output '{min(needed - names)}'")
     if (contract.raw is not None) != (contract.head == "raw") and contract.has_boxes:
         raise ContractError(f"key 'edgequant.head' is {contract.head!r}, and key 'edgequant.raw' says otherwise")
-    if contract.task == "segment" and "prototypes" not in names and not contract.is_final:
+    if contract.raw is not None and contract.is_final and contract.top_k is None:
+        raise ContractError("a raw file holds no final detections, and its keys 'end2end' or 'nms' say that it does")
+    if contract.top_k is not None and not contract.end2end:
+        raise ContractError("key 'edgequant.top_k' is for NMS-free files, and key 'metadata.end2end' is False")
+    if contract.task == "segment" and "prototypes" not in names:
         raise ContractError("a file of a segment model has no output 'prototypes'")
     if contract.task == "pose":
         visible = contract.raw is not None and "visibility" in names

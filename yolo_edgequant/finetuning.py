@@ -242,7 +242,10 @@ class _Start:
         """
         try:
             start = cls(**json.loads(file.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            for name, value in asdict(start).items():
+                if not isinstance(value, float if name in {"teacher", "changed", "prepared"} else str | None):
+                    raise ValueError(f"{name} is {value!r}")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise OptionError(f"nothing to resume: '{file}' cannot be read ({error}); start anew") from error
         given = {"activation": activation, "target": target, "granularity": granularity}
         for name, now in given.items():

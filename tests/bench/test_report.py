@@ -8,12 +8,12 @@ from rich.console import Console
 from yolo_edgequant.bench import report
 from yolo_edgequant.bench.run import Row
 
-FULL = Row("litert", "float", "channel", "mse", 0.35218, 0.5, 0.9651, 41.26, 3.456, 12.34, 812.4)
+FULL = Row("litert", "float", "channel", "minmax", 0.35218, 0.5, 0.9651, 41.26, 3.456, 12.34, 812.4)
 EMPTY = Row("openvino", "stock")
 FAILED = Row("tflite", "int8", "tensor", "minmax", error='export failed: it, says "no"')
 ROWS = [FULL, EMPTY, FAILED]
 
-CELLS = ["litert", "float", "channel", "mse", "0.3522", "0.5000", "96.5%", "41.3", "3.46", "12.3", "812"]
+CELLS = ["litert", "float", "channel", "minmax", "0.3522", "0.5000", "96.5%", "41.3", "3.46", "12.3", "812"]
 TITLES = "format head weights ranges mAP50-95 mAP50 retention|latency ms|size MB|export s|peak MB"
 
 
@@ -69,6 +69,22 @@ def test_corrections_have_a_column_if_some_were_left_out():
 def test_a_row_that_could_not_be_timed_keeps_its_figures():
     (row,) = shown([replace(FULL, latency_ms=None, error="not timed: out of luck")])
     assert row == [*CELLS[:7], "failed", *CELLS[8:]]
+
+
+def test_a_row_is_a_line_with_what_is_known_of_it():
+    assert report.line(FULL) == (
+        "  litert, float, channel, minmax, mAP50-95 0.3522, mAP50 0.5000, retention 96.5%, latency ms 41.3, "
+        "size MB 3.46, export s 12.3, peak MB 812"
+    )
+    assert report.line(EMPTY) == "  openvino, stock"
+    assert report.line(Row("pytorch", "fp32", map=0.4, map50=0.5, retention=1.0)) == (
+        "  pytorch, fp32, mAP50-95 0.4000, mAP50 0.5000, retention 100.0%"
+    )
+
+
+def test_a_line_says_where_a_row_failed():
+    assert report.line(FAILED) == "  tflite, int8, tensor, minmax, mAP50-95 failed"
+    assert report.line(replace(FULL, latency_ms=None, error="not timed")).count("latency ms failed") == 1
 
 
 def test_json_has_every_field_of_every_row(tmp_path):

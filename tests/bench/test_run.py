@@ -13,12 +13,12 @@ from yolo_edgequant.errors import EdgeQuantError, OptionError
 
 
 def test_cases_are_every_possible_combination_in_order():
-    rows = cases(["litert"], ["float", "int8"], ["channel", "tensor"], ["mse", "minmax"], baseline=False)
+    rows = cases(["litert"], ["float", "int8"], ["channel", "tensor"], ["activation", "minmax"], baseline=False)
     assert rows == [
         Row("litert", head, granularity, ranges, corrections="all")
         for head in ("float", "int8")
         for granularity in ("channel", "tensor")
-        for ranges in ("mse", "minmax")
+        for ranges in ("activation", "minmax")
     ]
 
 
@@ -58,8 +58,8 @@ def test_a_format_that_bench_cannot_run_is_refused(name):
 
 
 def test_a_format_with_no_possible_combination_is_an_error():
-    with pytest.raises(OptionError, match="'openvino' has none of head=float, granularity=tensor, ranges=mse"):
-        cases(["litert", "openvino"], ["float"], ["tensor"], ["mse"], baseline=True)
+    with pytest.raises(OptionError, match="'openvino' has none of head=float, granularity=tensor, ranges=activation"):
+        cases(["litert", "openvino"], ["float"], ["tensor"], ["activation"], baseline=True)
 
 
 def test_a_misspelt_value_is_an_error_even_beside_a_good_one():
@@ -70,7 +70,7 @@ def test_a_misspelt_value_is_an_error_even_beside_a_good_one():
 
 
 def test_a_step_gives_back_its_result_and_its_memory(tmp_path):
-    result, peak = bench._step("latency", {"paths": [], "imgsz": [8, 8], "threads": 1}, tmp_path / "new")
+    result, peak = bench._step("latency", {"paths": [], "threads": 1}, tmp_path / "new")
     assert result == {"milliseconds": []}
     assert peak > 5e6
     assert (tmp_path / "new" / "latency.log").is_file()
@@ -78,7 +78,7 @@ def test_a_step_gives_back_its_result_and_its_memory(tmp_path):
 
 def test_a_step_that_fails_names_its_last_line_and_the_log(tmp_path):
     with pytest.raises(WorkerError) as caught:
-        bench._step("latency", {"paths": ["x.bin"], "imgsz": "unfit"}, tmp_path)
+        bench._step("latency", {"paths": ["x.bin"]}, tmp_path)
     message, log = str(caught.value), tmp_path / "latency.log"
     assert message.startswith("latency failed: TypeError: ")
     assert message.endswith(f"(log: {log})")
@@ -113,22 +113,22 @@ def test_a_step_that_ends_well_without_a_result_has_failed(tmp_path, silent):
 
 
 @pytest.mark.parametrize("depth", ["itself", "grandchild"])
-def test_watch_sees_the_memory_of_a_process_and_its_children(depth):
+def test_peak_memory_sees_the_memory_of_a_process_and_its_children(depth):
     code = "import time; block = b'x' * 200_000_000; time.sleep(0.5)"
     if depth == "grandchild":
         code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
     process = subprocess.Popen([sys.executable, "-c", code])
-    peak = bench._watch(process)
+    peak = bench.peak_memory(process)
     assert process.returncode == 0
     assert 200e6 < peak < 300e6
 
 
-def test_watch_takes_a_process_that_has_ended_already(monkeypatch):
+def test_peak_memory_takes_a_process_that_has_ended_already(monkeypatch):
     died = []
     monkeypatch.setattr(threading, "excepthook", lambda arguments: died.append(arguments.exc_type))
     process = subprocess.Popen(["true"])
     process.wait()
-    assert bench._watch(process) == 0
+    assert bench.peak_memory(process) == 0
     assert died == []
 
 
@@ -166,10 +166,10 @@ def steps(monkeypatch):
 
 
 def test_run_fills_the_rows_and_puts_fp32_in_front(settings, steps, tmp_path):
-    done = bench.run(settings, [Row("litert", "float", "channel", "mse")], tmp_path / "out", lambda text: None)
+    done = bench.run(settings, [Row("litert", "float", "channel", "activation")], tmp_path / "out", lambda text: None)
     assert done == [
         Row("pytorch", "fp32", map=0.4, map50=0.5, retention=1.0),
-        Row("litert", "float", "channel", "mse", 0.3, 0.5, pytest.approx(0.75), 10.0, 2.5, 3.0, 700.0),
+        Row("litert", "float", "channel", "activation", 0.3, 0.5, pytest.approx(0.75), 10.0, 2.5, 3.0, 700.0),
     ]
 
 

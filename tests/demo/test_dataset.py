@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import yaml
 
-from yolo_edgequant.demo import draw
+from yolo_edgequant.demo import dataset
 
 SIZE = 64
 
@@ -32,23 +32,23 @@ def drawn(tmp_path_factory):
         return fill(image, points, colour, line, shift)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(draw.cv2, "fillPoly", recorded)
-        draw.data_set(folder, 12, 5, SIZE, seed=7)
+        patch.setattr(dataset.cv2, "fillPoly", recorded)
+        dataset.data_set(folder, 12, 5, SIZE, seed=7)
     return folder, polygons
 
 
 def test_the_same_seed_draws_the_same_files(drawn, tmp_path):
-    draw.data_set(tmp_path, 12, 5, SIZE, seed=7)
+    dataset.data_set(tmp_path, 12, 5, SIZE, seed=7)
     assert files(tmp_path) == files(drawn[0])
 
 
 def test_a_longer_set_begins_with_the_shorter_one(drawn, tmp_path):
-    draw.data_set(tmp_path, 3, 2, SIZE, seed=7)
+    dataset.data_set(tmp_path, 3, 2, SIZE, seed=7)
     assert files(tmp_path).items() <= files(drawn[0]).items()
 
 
 def test_another_seed_draws_other_images(drawn, tmp_path):
-    draw.data_set(tmp_path, 12, 5, SIZE, seed=8)
+    dataset.data_set(tmp_path, 12, 5, SIZE, seed=8)
     ours, others = files(drawn[0]), files(tmp_path)
     assert ours.keys() == others.keys()
     assert all(ours[name] != others[name] for name in ours if name.endswith(".png"))
@@ -78,7 +78,7 @@ def test_boxes_are_those_of_the_filled_polygons(drawn):
 def test_classes_are_those_of_the_filled_polygons(drawn):
     folder, polygons = drawn
     corners = {48: "circle", 4: "square", 3: "triangle", 10: "star"}
-    assert [draw.NAMES[int(kind)] for kind in rows(folder)[:, 0]] == [corners[len(p)] for p in polygons]
+    assert [dataset.NAMES[int(kind)] for kind in rows(folder)[:, 0]] == [corners[len(p)] for p in polygons]
 
 
 def test_every_class_occurs(drawn):
@@ -96,9 +96,9 @@ def test_every_image_has_a_shape_and_a_label_file(drawn):
 
 def test_the_yaml_names_the_folders_and_the_classes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    file = draw.data_set(Path("made/here"), 1, 2, SIZE)
+    file = dataset.data_set(Path("made/here"), 1, 2, SIZE)
     content = yaml.safe_load(file.read_text())
-    assert content["names"] == dict(enumerate(draw.NAMES))
+    assert content["names"] == dict(enumerate(dataset.NAMES))
     monkeypatch.chdir("/")
     assert len(list(Path(content["path"], content["train"]).glob("*.png"))) == 1
     assert len(list(Path(content["path"], content["val"]).glob("*.png"))) == 2
@@ -106,11 +106,11 @@ def test_the_yaml_names_the_folders_and_the_classes(tmp_path, monkeypatch):
 
 def test_the_pixels_that_a_shape_changes_fill_its_box(monkeypatch):
     def pictures():
-        return [draw.picture(SIZE, np.random.default_rng(seed)) for seed in range(60)]
+        return [dataset.picture(SIZE, np.random.default_rng(seed)) for seed in range(60)]
 
     drawn = pictures()
-    monkeypatch.setattr(draw.cv2, "fillPoly", lambda *args: None)
-    monkeypatch.setattr(draw.cv2, "polylines", lambda *args: None)
+    monkeypatch.setattr(dataset.cv2, "fillPoly", lambda *args: None)
+    monkeypatch.setattr(dataset.cv2, "polylines", lambda *args: None)
     pairs = [
         (a, b, shapes[0].outline) for (a, shapes), (b, _) in zip(drawn, pictures(), strict=True) if len(shapes) == 1
     ]
@@ -123,7 +123,7 @@ def test_the_pixels_that_a_shape_changes_fill_its_box(monkeypatch):
 
 @pytest.mark.parametrize(("name", "corners"), [("circle", 48), ("square", 4), ("triangle", 3), ("star", 10)])
 def test_outlines_touch_their_circle(name, corners):
-    polygon, frame = draw.placed(name, np.array([5.0, 7.0]), 3.0, 0.4, 1.0)
+    polygon, frame = dataset.placed(name, np.array([5.0, 7.0]), 3.0, 0.4, 1.0)
     lengths = np.linalg.norm(polygon - [5, 7], axis=1)
     assert polygon.shape == (corners, 2)
     np.testing.assert_allclose(lengths[:: 2 if name == "star" else 1], 3.0)
@@ -132,11 +132,11 @@ def test_outlines_touch_their_circle(name, corners):
     assert frame.shape == (4, 2)
 
 
-@pytest.mark.parametrize("name", draw.NAMES)
+@pytest.mark.parametrize("name", dataset.NAMES)
 def test_a_frame_is_the_box_of_the_shape_turned_back(name):
     turn = 0.7
     first_corner = np.pi / 4 if name == "square" else 0
-    polygon, frame = draw.placed(name, np.array([50.0, 40.0]), 20.0, turn + first_corner, 0.5)
+    polygon, frame = dataset.placed(name, np.array([50.0, 40.0]), 20.0, turn + first_corner, 0.5)
     back = np.array([(np.cos(turn), -np.sin(turn)), (np.sin(turn), np.cos(turn))])
     upright, box = (polygon - (50, 40)) @ back, (frame - (50, 40)) @ back
     np.testing.assert_allclose(box[[0, 2]], [upright.min(0), upright.max(0)], atol=1e-9)
@@ -145,7 +145,7 @@ def test_a_frame_is_the_box_of_the_shape_turned_back(name):
 
 
 def labels(folder, task):
-    draw.data_set(folder, 0, 6, SIZE, seed=2, task=task)
+    dataset.data_set(folder, 0, 6, SIZE, seed=2, task=task)
     lines = [line for file in sorted((folder / "labels/val").glob("*.txt")) for line in file.read_text().splitlines()]
     return [np.array(line.split()[1:], float) for line in lines]
 

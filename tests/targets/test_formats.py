@@ -1,10 +1,16 @@
 import importlib.util
+import tomllib
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from yolo_edgequant.errors import MissingToolError, OptionError
-from yolo_edgequant.options import CHOICES, ExportOptions
-from yolo_edgequant.targets.formats import PROFILES, require_packages, resolve
+from yolo_edgequant.options import CHOICES, Corrections, ExportOptions, choices
+from yolo_edgequant.targets.formats import PROFILES, Format, Profile, require_packages, resolve
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -23,22 +29,86 @@ def test_defaults(name, expected):
     assert (request.head, request.granularity, request.ranges, request.io) == expected
 
 
-def test_every_profile_is_covered_by_the_defaults_above():
-    assert set(PROFILES) == {"litert", "tflite", "edgetpu", "saved_model", "openvino"}
+def test_formats_are_ultralytics_names_and_each_has_a_profile():
+    assert list(PROFILES) == ["litert", "tflite", "edgetpu", "saved_model", "openvino"]
+    assert list(PROFILES) == list(Format)
+    for name, profile in PROFILES.items():
+        assert type(name) is str
+        assert profile.format is Format(name)
+        assert f"{profile.format}" == name
+        assert profile.is_tflite == (name != "openvino")
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "differences"),
+    [
+        ("tflite", "litert", {"format", "head", "io", "channels_last", "batches"}),
+        ("edgetpu", "tflite", {"format", "io", "precision"}),
+        ("saved_model", "edgetpu", {"format", "head", "separate", "extra", "packages"}),
+        ("openvino", "litert", {"format", "granularity", "ranges", "corrections", "separate", "extra", "packages"}),
+    ],
+)
+def test_profiles_share_what_they_share(name, base, differences):
+    one, other = PROFILES[name], PROFILES[base]
+    assert {f.name for f in fields(Profile) if getattr(one, f.name) != getattr(other, f.name)} == differences
+    assert set(other.packages) <= set(one.packages) or name == "openvino"
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_a_profiles_choices_are_its_options_enums(name):
+    for option, words in CHOICES.items():
+        offered = getattr(PROFILES[name], option)
+        assert {type(choice) for choice in offered} == {words}
+        assert len(set(offered)) == len(offered)
+    assert PROFILES[name].verify == (True, False)
+
+
+def requirements(extra):
+    """The distributions that an extra of pyproject.toml installs, those of the extras that it names included."""
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"][extra]
+    for requirement in map(Requirement, lines):
+        if requirement.name == "yolo-edgequant":
+            for inner in requirement.extras:
+                yield from requirements(inner)
+        else:
+            yield requirement.name.replace("-", "_")
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_the_extra_installs_what_the_format_needs(name):
+    assert {*PROFILES[name].packages, "ultralytics"} <= set(requirements(PROFILES[name].extra))
+
+
+@pytest.mark.parametrize(
+    ("given", "corrected"),
+    [
+        (None, ["bias", "cells", "equalization"]),
+        ("all", ["bias", "cells", "equalization"]),
+        ("bias", ["bias"]),
+        ("cells", ["cells"]),
+        ("equalization", ["equalization"]),
+        ("none", []),
+    ],
+)
+def test_what_is_corrected(given, corrected):
+    request = resolve(PROFILES["litert"], ExportOptions(corrections=given))
+    parts = (Corrections.BIAS, Corrections.CELLS, Corrections.EQUALIZATION)
+    assert [part for part in parts if request.corrects(part)] == corrected
 
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_what_was_asked_for_is_kept_and_the_rest_filled(name):
     profile = PROFILES[name]
     default = resolve(profile, ExportOptions())
-    for option in CHOICES:
-        for value in getattr(profile, option):
-            if value not in CHOICES[option]:
-                continue
+    for option in (*CHOICES, "verify"):
+        for value in set(getattr(profile, option)) & set(choices(option)):
             request = resolve(profile, ExportOptions(**{option: value}))
             assert getattr(request, option) == value
-            others = [o for o in CHOICES if o != option]
-            assert [getattr(request, o) for o in others] == [getattr(default, o) for o in others]
+            others = {*CHOICES, "verify", "min_retention"} - {option}
+            if (name, option, value) == ("tflite", "head", "float"):
+                assert request.io == "float"  # which follows the head
+                others.remove("io")
+            assert {o: getattr(request, o) for o in others} == {o: getattr(default, o) for o in others}
 
 
 def test_a_retention_is_for_mixed_precision():
@@ -60,6 +130,9 @@ def test_a_retention_is_for_mixed_precision():
         ("openvino", {"granularity": "tensor"}, "'channel'"),
         ("openvino", {"ranges": "activation"}, "'nncf'"),
         ("openvino", {"ranges": "minmax", "head": "float"}, "'nncf'"),
+        ("openvino", {"corrections": "none"}, "'nncf'"),
+        ("edgetpu", {"precision": "auto"}, "'int8'"),
+        ("saved_model", {"precision": "auto"}, "'int8'"),
     ],
 )
 def test_impossible_combinations_say_what_is_possible(name, options, takes):
@@ -69,15 +142,6 @@ def test_impossible_combinations_say_what_is_possible(name, options, takes):
     assert str(caught.value) == (
         f"{option}={options[option]!r} is not possible with format={name!r}, which takes {takes}"
     )
-
-
-@pytest.mark.parametrize("name", PROFILES)
-def test_profiles_offer_only_choices_that_options_can_name(name):
-    profile = PROFILES[name]
-    for option, choices in CHOICES.items():
-        offered = set(getattr(profile, option))
-        assert offered
-        assert offered <= {*choices, "nncf"}
 
 
 def test_integer_only_layouts_follow_the_devices():

@@ -1,18 +1,18 @@
-import torch
-from torch import nn
+import numpy as np
+import pytest
 
-from yolo_edgequant.tflite.conversion import to_tflite
+from tests.graphs import Network
 from yolo_edgequant.tflite.graph import Graph
 
 
-def test_head_is_all_behind_the_detection_convolutions(graph):
-    head = graph.head()
-    kinds = [op.kind for op in head]
+def test_box_decoding_is_all_behind_the_detection_convolutions(graph):
+    decoding = graph.decoding()
+    kinds = [op.kind for op in decoding]
     assert kinds.count("SOFTMAX") == 1
     assert kinds.count("CONV_2D") == 1, "the DFL expectation and no trained convolution"
-    assert not any(graph.is_layer(op) for op in head)
-    inside = {op.index for op in head}
-    sources = {graph.producer[t] for op in head for t in op.inputs if t in graph.producer} - set(head)
+    assert not any(graph.is_layer(op) for op in decoding)
+    inside = {op.index for op in decoding}
+    sources = {graph.producer[t] for op in decoding for t in op.inputs if t in graph.producer} - set(decoding)
     assert len(sources) == 6, "box and class convolution of three levels"
     assert all(graph.is_layer(op) and op.index not in inside for op in sources)
 
@@ -23,10 +23,20 @@ def test_every_convolution_but_the_expectation_is_a_layer(graph):
 
 
 def test_silu_is_found_by_its_two_readers(graph):
-    found = [t for t in graph.activations() if graph.silu(t) is not None]
-    assert len(found) == 57, "one for each activated convolution"
-    for tensor in found:
+    before_silu = [t for t in graph.activations() if graph.silu(t) is not None]
+    assert len(before_silu) == 57, "one for each activated convolution"
+    for tensor in before_silu:
         assert graph.producer[graph.silu(tensor)].kind == "MUL"
+
+
+def test_a_layer_is_named_after_its_output_and_has_its_silu(graph):
+    layers = graph.layers()
+    assert len(layers) == sum(graph.is_layer(op) for op in graph.operations) == 63
+    kinds = [tuple(op.kind for op in operations) for operations in layers.values()]
+    assert kinds.count(("CONV_2D", "LOGISTIC", "MUL")) == 57
+    assert kinds.count(("CONV_2D",)) == 6
+    for name, operations in layers.items():
+        assert graph.name(operations[-1].outputs[0]) == name
 
 
 def test_names_shapes_and_types(graph):
@@ -35,9 +45,48 @@ def test_names_shapes_and_types(graph):
     assert graph.dtype(source) == "FLOAT32"
     assert graph.shape(graph.outputs[0]) == (1, 8, 525)
     assert graph.constant(source) is None
+    assert graph.output_order() == [0]
 
 
-def test_the_activation_behind_the_last_convolution_is_no_head():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU()).eval()
-    graph = Graph(to_tflite(model, torch.zeros(1, 3, 8, 8), channels_last=True))
-    assert [op.kind for op in graph.head()] in ([], ["TRANSPOSE"])
+def test_a_graph_owns_its_bytes_and_passes_over_what_is_behind_them(detector, graph):
+    assert graph.content is detector
+    behind = Graph(detector + b"PK\3\4 metadata")
+    assert behind.operations == graph.operations
+    assert behind.content.endswith(b"metadata")
+
+
+@pytest.mark.parametrize(("activated", "decoding"), [(True, []), (False, ["TRANSPOSE"])])
+def test_the_activation_behind_the_last_convolution_is_no_box_decoding(activated, decoding):
+    network = Network(1, 8, 8, 3)
+    end = network.conv(network.input, np.ones((4, 3, 3, 3)))
+    end = network.silu(end) if activated else end
+    if decoding:
+        end = network.add("TRANSPOSE", (end, network.constant([0, 3, 1, 2], np.int32)), (1, 4, 8, 8))
+    assert [op.kind for op in Graph(network.content(end)).decoding()] == decoding
+
+
+def test_a_sigmoid_of_its_own_is_box_decoding():
+    network = Network(1, 8, 8, 3)
+    layer = network.conv(network.input, np.ones((4, 3, 3, 3)))
+    graph = Graph(network.content(network.add("LOGISTIC", (layer,), network.shape(layer))))
+    assert [op.kind for op in graph.decoding()] == ["LOGISTIC"]
+    assert graph.feeds_sigmoid(layer)
+    assert not graph.feeds_sigmoid(graph.outputs[0])
+    assert graph.feeds_sigmoid(graph.outputs[0], frozenset(graph.outputs)), "the host takes it"
+
+
+@pytest.mark.parametrize(
+    ("activation", "homogeneous"), [("NONE", True), ("RELU", True), ("RELU6", False), ("TANH", False)]
+)
+def test_activations_that_scale(activation, homogeneous):
+    network = Network(1, 8, 8, 3)
+    graph = Graph(network.content(network.conv(network.input, np.ones((4, 3, 3, 3)), activation=activation)))
+    assert graph.homogeneous(graph.operations[0]) is homogeneous
+
+
+def test_a_split_hands_on_what_it_reads_second():
+    network = Network(1, 8, 8, 4)
+    half = network.add("SPLIT", (network.constant(3, np.int32), network.input), (1, 8, 8, 2))
+    other = network.add("SLICE", (network.input, network.constant([0] * 4, np.int32)), (1, 8, 8, 2))
+    graph = Graph(network.content(half, other))
+    assert [graph.source(op) for op in graph.operations] == [network.input] * 2

@@ -1,7 +1,9 @@
 import pytest
 
-from yolo_edgequant.conversion import saved_model
 from yolo_edgequant.errors import ConversionError
+from yolo_edgequant.tflite import saved_model
+
+pytestmark = pytest.mark.export
 
 
 def test_a_file_that_onnx2tf_cannot_read_is_one_line(tmp_path):

@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from .dataset import KEYPOINTS, TASKS, data_set
+
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "shapes.pt"
 SIZE = 160  # side of the images and of the model's input, pixels
@@ -25,7 +27,6 @@ _HEADS: dict[str, tuple[str, list[Any]]] = {
 def main() -> None:
     """Draw the data, train, and write the weights in half precision without the optimiser."""
     from ..upstream.models import YAML, YOLO
-    from .dataset import TASKS, data_set
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", choices=TASKS, default="detect")
@@ -62,7 +63,6 @@ def main() -> None:
 def architecture(task: str, generation: int) -> dict[str, Any]:
     """The embedded detector's architecture with the head of another task or generation (8 or 26)."""
     from ..upstream.models import YAML
-    from .dataset import KEYPOINTS
 
     plan = YAML.load(HERE / "shapes.yaml")
     name, values = _HEADS[task]

@@ -39,9 +39,10 @@ def values(model: ov.Model, image: np.ndarray) -> dict[str, np.ndarray]:
     model = model.clone()
     named = [op for op in model.get_ordered_ops() if op.get_type_name() not in {"Constant", "Result", "FakeQuantize"}]
     named = [op for op in named if op.get_output_size() == 1 and op.output(0).get_element_type() == ov.Type.f32]
-    model.add_outputs([op.output(0) for op in named])
-    results = list(ov.compile_model(model, "CPU")([image]).values())[-len(named) :]
-    return {op.get_friendly_name(): value for op, value in zip(named, results, strict=True)}
+    model.add_outputs([op.output(0) for op in named])  # but for those that are outputs already
+    results = ov.compile_model(model, "CPU")([image])
+    outputs = {result.get_node().input_value(0): position for position, result in enumerate(model.outputs)}
+    return {op.get_friendly_name(): results[outputs[op.output(0)]] for op in named}
 
 
 def steps(model: ov.Model) -> list[tuple[str, list[str]]]:

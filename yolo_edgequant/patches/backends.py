@@ -13,6 +13,7 @@ from ultralytics.nn.backends.base import BaseBackend
 from ..contract import Contract
 from ..decoding import raw
 from ..decoding.in_torch import Grid, pixel_factors, turned
+from ..errors import ContractError
 from ..runtime.interpreter import Tensor
 
 
@@ -26,7 +27,11 @@ def apply_metadata(original: Callable[..., None], self: BaseBackend, metadata: d
         original(self, metadata)
         return
     contract = Contract.of(metadata)
-    original(self, metadata | {"stride": contract.stride})  # a text in files that only we read
+    try:
+        original(self, metadata | {"stride": contract.stride})  # a text in files that only we read
+    except Exception as error:  # upstream converts what it finds there unseen
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ContractError(f"Ultralytics' own keys in the file's metadata are damaged ({what[:200]})") from error
     self.edgequant = contract
 
 

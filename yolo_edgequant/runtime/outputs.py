@@ -105,6 +105,12 @@ class Reader(ABC):
             raise ContractError(f"output '{title}' has shape {tensor.shape} where the metadata means (1, {expected})")
         return tensor
 
+    def _expect_prototypes(self, channels: int) -> None:
+        """Check that prototypes, where there are any, are as many as the `channels` that weigh them."""
+        if "prototypes" in self._positions:
+            last = self._contract.channels_last
+            self._expect("prototypes", *((None, None, channels) if last else (channels, None, None)))
+
 
 def reader(contract: Contract, tensors: Sequence[Tensor], size: tuple[int, int]) -> Reader:
     """The reader for a file.
@@ -180,6 +186,8 @@ class RawReader(Reader):
             tensor = self._expect(output.title, *((cells, length) if self._raw.cells_first else (length, cells)))
             self._parts.setdefault(output.name, []).append((position, tensor))
         self._scores = [Scores(tensor, logits=True) for _, tensor in self._parts["scores"]]
+        if "mask_coefficient" in self._parts:
+            self._expect_prototypes(self._parts["mask_coefficient"][0][1].shape[2 if self._raw.cells_first else 1])
 
     def candidates(self, outputs: list[np.ndarray], conf: float, agnostic_nms: bool) -> Candidates:
         """See :class:`Reader`."""
@@ -246,6 +254,9 @@ class DecodedReader(Reader):
             raise ContractError(f"output 'detections' has {self._tensor.shape[1]} channels for {self._classes} classes")
         if not together:
             self._expect(names[self._extra], extra, self._tensor.shape[2])
+        self._expect_prototypes(
+            self._tensor.shape[1] - 4 - self._classes if together else tensors[self._extra].shape[1]
+        )
         if contract.unturned:
             count = sum((size[0] // stride) * (size[1] // stride) for stride in contract.strides)
             self._expect("detections", length, count)
@@ -283,12 +294,21 @@ class FinalReader(Reader):
         self._tensor = self._expect("detections", None, None if extra is None else 6 + extra)
         if self._tensor.shape[2] < 6:
             raise ContractError(f"output 'detections' has rows of {self._tensor.shape[2]} values, not 6 or more")
+        self._expect_prototypes(self._tensor.shape[2] - 6)
 
     def candidates(self, outputs: list[np.ndarray], conf: float, agnostic_nms: bool) -> Candidates:
-        """See :class:`Reader`; `agnostic_nms` was decided when the file was made."""
+        """See :class:`Reader`; `agnostic_nms` was decided when the file was made.
+
+        Raises:
+            ContractError: the file found a class that its metadata does not name.
+        """
         rows = self._tensor.values(outputs[self._position][0])
         rows = rows[rows[:, 4] > np.float32(conf)]
         boxes, scores, classes = rows[:, :4] * self._factors, rows[:, 4], rows[:, 5].astype(np.int64)
+        if unknown := sorted(set(classes.tolist()) - self._contract.names.keys()):
+            raise ContractError(
+                f"the file found class {unknown[0]}, and its metadata names {len(self._contract.names)}"
+            )
         return _assembled(self._contract, boxes, scores, classes, rows[:, 6:], self._factors)
 
 

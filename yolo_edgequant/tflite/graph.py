@@ -16,8 +16,6 @@ from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 from . import packing
 from .operators import MOVE, WEIGHTS_INPUT
 
-_KINDS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-
 
 @dataclass(frozen=True)
 class Operation:
@@ -60,7 +58,7 @@ class Graph:
         self.operations = [
             Operation(
                 index,
-                _KINDS[self._model.operatorCodes[op.opcodeIndex].builtinCode],
+                packing.KINDS[self._model.operatorCodes[op.opcodeIndex].builtinCode],
                 tuple(int(i) for i in op.inputs if i >= 0),
                 tuple(int(i) for i in op.outputs),
             )

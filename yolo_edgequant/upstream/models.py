@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
-from ultralytics import YOLO
+from ultralytics import YOLO, cfg
 from ultralytics.cfg import entrypoint
 from ultralytics.cfg import smart_value as parse_value
 from ultralytics.engine.model import Model
@@ -66,5 +65,5 @@ def set_litert_threads(threads: int) -> None:
 
 def command(arguments: list[str]) -> None:
     """Ultralytics' shell command ``yolo`` with these arguments, in this process."""
-    sys.argv = ["yolo", *arguments]  # where it looks for them
+    cfg.ARGV = ["yolo", *arguments]  # where it looks for them, since it was imported
     entrypoint()
