@@ -13,6 +13,8 @@ from pathlib import Path
 
 os.environ["YOLO_AUTOINSTALL"] = "False"
 os.environ["YOLO_OFFLINE"] = "True"
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers that all use all cores wait for each other: twice the time was seen
 
 import pytest
 

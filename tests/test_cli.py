@@ -331,7 +331,7 @@ def test_demo_draws_as_many_images_as_it_is_told_to(command, ran, tmp_path):
     assert (ran["settings"].data, ran["settings"].imgsz) == (Path("demo/data/shapes.yaml"), (160, 160))
     heads = ["stock", "float", "int8"]
     assert [(row.format, row.head) for row in ran["rows"]] == [
-        (name, head) for name in ("litert", "tflite", "openvino") for head in heads
+        (name, head) for name in ("tflite", "openvino") for head in heads
     ]
 
 

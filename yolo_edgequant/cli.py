@@ -184,7 +184,7 @@ def demo(
     console.print(f"drawing {calibration} images to calibrate on and {validation} to validate on")
     data = data_set(out / "data", calibration, validation, SIZE, seed=1)
     settings = Settings(WEIGHTS, data, (SIZE, SIZE))
-    rows = cases(["litert", "tflite", "openvino"], ["float", "int8"], ["channel"], [], baseline=True)
+    rows = cases(["tflite", "openvino"], ["float", "int8"], ["channel"], [], baseline=True)
     _bench(settings, rows, out, False)
 
 
