@@ -23,6 +23,7 @@ _OPTIONS = {
     "LEAKY_RELU": "LeakyReluOptions",
     "CONCATENATION": "ConcatenationOptions",
     "FULLY_CONNECTED": "FullyConnectedOptions",
+    "TRANSPOSE_CONV": "TransposeConvOptions",
 }
 
 

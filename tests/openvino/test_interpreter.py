@@ -4,6 +4,7 @@ import pytest
 from openvino import opset13 as ops
 
 from yolo_edgequant.openvino import interpreter
+from yolo_edgequant.verification.worst_tensor import worst_tensor
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +48,22 @@ def test_steps_are_in_order_with_what_they_read(model):
     assert "doubled" in steps["shifted"]
     names = list(steps)
     assert names.index("doubled") < names.index("shifted")
+
+
+def test_the_tensor_where_most_is_lost_is_found_by_them():
+    """An output has a place of its own among the results, which must not move the values of the others."""
+
+    def model(step):
+        image = ops.parameter([1, 8, 8, 3], np.float32, name="image")
+        shifted = ops.add(ops.multiply(image, np.float32(200), name="scaled"), np.float32(1), name="shifted")
+        steps = ops.round(ops.divide(shifted, np.float32(step), name="divided"), name="rounded")
+        return ov.Model([ops.multiply(steps, np.float32(step), name="last")], [image])
+
+    image = np.random.default_rng(0).random((1, 8, 8, 3), np.float32)
+    fine, coarse = model(1e-3), model(1e-3)
+    rounding = next(node for node in coarse.get_ops() if node.get_friendly_name() == "rounded")
+    source = rounding.input_value(0)
+    rounding.input(0).replace_source_output(ops.multiply(source, np.float32(0.0), name="lost").output(0))
+    name, left = worst_tensor(interpreter.steps(fine), *(interpreter.values(part, image) for part in (fine, coarse)))
+    assert name == "rounded"
+    assert left < 0.1

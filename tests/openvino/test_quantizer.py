@@ -1,6 +1,5 @@
 import nncf
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from torch import nn

@@ -1,23 +1,24 @@
+"""``.tflite`` files by the export call: names, types, accuracy, and what is left when something fails."""
+
 import shutil
 import stat
-import subprocess
-import sys
 import textwrap
 import zipfile
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.backends.base import BaseBackend
+from ultralytics.utils import USER_CONFIG_DIR
 
 import yolo_edgequant
+from yolo_edgequant.contract import read
 from yolo_edgequant.demo.train import WEIGHTS
-from yolo_edgequant.errors import CompilerError, MissingToolError
-from yolo_edgequant.processes import environment
+from yolo_edgequant.errors import CompilerError, MissingToolError, OutputError
+from yolo_edgequant.options import ExportOptions
+from yolo_edgequant.patches import litert
+from yolo_edgequant.targets.formats import PROFILES, resolve
 from yolo_edgequant.tflite.graph import Graph
+from yolo_edgequant.tflite.packing import check_inside
 
 INTEGER_OPERATORS = {
     "ADD",
@@ -36,77 +37,89 @@ INTEGER_OPERATORS = {
     "TRANSPOSE",
 }
 
+INT8, UINT8, FLOAT = "INT8", "UINT8", "FLOAT32"
 
-def export(model, data, **arguments):
-    return YOLO(model).export(**{"quantize": 8, "data": data, "split": "train", "imgsz": 160, **arguments})
-
-
-def score(path, data):
-    return YOLO(path, task="detect").val(data=data, imgsz=160, batch=1, plots=False, workers=0, rect=False).box.map
-
-
-@pytest.fixture(scope="module")
-def fp32(shapes_data):
-    return score(WEIGHTS, shapes_data)
-
-
-@pytest.fixture(scope="module")
-def exported(shapes_data, tmp_path_factory):
-    """Files to look at, not to change; the folder of each holds nothing else but the checkpoint."""
-    made = {}
-
-    def run(format, **options):
-        key = (format, *sorted(options.items()))
-        if key not in made:
-            model = shutil.copy(WEIGHTS, tmp_path_factory.mktemp("exported"))
-            made[key] = Path(export(model, shapes_data, format=format, **options))
-        return made[key]
-
-    return run
+#: Format, options, the end of the file's name, types of input and outputs; a name has one meaning.
+NAMES = [
+    ("tflite", {}, "full_integer_quant", INT8, INT8),
+    ("tflite", {"io": "uint8"}, "full_integer_quant", UINT8, UINT8),
+    ("tflite", {"io": "float"}, "integer_quant", FLOAT, FLOAT),
+    ("tflite", {"head": "raw"}, "full_integer_quant", INT8, INT8),
+    ("tflite", {"head": "raw", "io": "float"}, "integer_quant", FLOAT, FLOAT),
+    ("tflite", {"head": "float"}, "integer_quant", FLOAT, FLOAT),
+    ("tflite", {"head": "float", "io": "int8"}, "int8_input_quant", INT8, FLOAT),
+    ("tflite", {"head": "float", "io": "uint8"}, "uint8_input_quant", UINT8, FLOAT),
+    ("edgetpu", {}, "full_integer_quant", INT8, INT8),
+    ("edgetpu", {"head": "float"}, "int8_input_quant", INT8, FLOAT),
+    ("edgetpu", {"head": "float", "io": "uint8"}, "uint8_input_quant", UINT8, FLOAT),
+    ("litert", {}, "int8", FLOAT, FLOAT),
+    ("litert", {"head": "int8"}, "int8", FLOAT, FLOAT),
+    ("litert", {"head": "raw"}, "int8", FLOAT, FLOAT),
+]
 
 
+@pytest.mark.parametrize(("format", "options", "tag"), [case[:3] for case in NAMES], ids=str)
+def test_one_name_has_one_meaning(format, options, tag):
+    assert litert.file_tag(resolve(PROFILES[format], ExportOptions(**options))) == tag
+
+
+@pytest.mark.export
 @pytest.mark.parametrize(
-    ("format", "options", "name", "least"),
-    [
-        ("litert", {}, "shapes_int8.tflite", 0.97),
-        ("tflite", {}, "shapes_full_integer_quant.tflite", 0.85),
-        ("tflite", {"head": "float", "io": "uint8"}, "shapes_integer_quant.tflite", 0.97),
-        (
-            "tflite",
-            {"granularity": "tensor", "ranges": "minmax", "io": "uint8"},
-            "shapes_full_integer_quant.tflite",
-            0.75,
-        ),
-        ("litert", {"head": "raw"}, "shapes_int8.tflite", 0.97),
-        ("tflite", {"head": "raw"}, "shapes_full_integer_quant.tflite", 0.97),
-        ("tflite", {"head": "raw", "granularity": "tensor", "io": "uint8"}, "shapes_full_integer_quant.tflite", 0.95),
-        ("openvino", {}, "shapes_int8_openvino_model", 0.97),
-        ("openvino", {"head": "raw"}, "shapes_int8_openvino_model", 0.97),
-        ("openvino", {"head": "int8"}, "shapes_int8_openvino_model", 0.85),
-    ],
+    ("format", "options", "tag", "source", "results"),
+    [case for case in NAMES if case[0] != "edgetpu" and case[:2] != ("litert", {"head": "int8"})],
+    ids=str,
 )
-def test_exported_files_detect_and_say_what_they_hold(exported, shapes_data, fp32, format, options, name, least):
-    made = exported(format, **options)
-    assert made.name == name
-    assert score(made, shapes_data) > least * fp32
-    metadata = BaseBackend.read_metadata(made)
-    assert metadata["names"] in (
-        {0: "circle", 1: "square", 2: "triangle", 3: "star"},
-        {"0": "circle", "1": "square", "2": "triangle", "3": "star"},
-    )
-    contract = metadata["edgequant"]
-    default = {"tflite": "int8"}.get(format, "float")
-    assert contract["head"] == options.get("head", default)
-    if options.get("head") == "raw":
-        assert [o["name"] for o in contract["raw"]["outputs"]] == ["boxes"] * 3 + ["scores"] * 3
-        assert contract["raw"]["reg_max"] == 16
+def test_files_have_the_types_that_their_names_say_and_their_constants_inside(
+    exported, format, options, tag, source, results
+):
+    file = exported(format, **options)
+    assert file.name == f"shapes_{tag}.tflite"
+    content = file.read_bytes()
+    check_inside(content)
+    graph = Graph(content)
+    assert {graph.dtype(tensor) for tensor in graph.inputs} == {source}
+    assert {graph.dtype(tensor) for tensor in graph.outputs} == {results}
+    assert {p.name for p in file.parent.iterdir()} == {"shapes.pt", file.name}, "nothing else is left"
+
+
+@pytest.mark.export
+@pytest.mark.parametrize(
+    ("format", "options", "least"),
+    [
+        ("litert", {}, 0.97),
+        ("tflite", {}, 0.85),
+        ("tflite", {"head": "float"}, 0.97),
+        ("tflite", {"head": "float", "io": "uint8"}, 0.97),
+        ("tflite", {"granularity": "tensor", "ranges": "minmax", "io": "uint8"}, 0.75),
+        ("litert", {"head": "raw"}, 0.97),
+        ("tflite", {"head": "raw"}, 0.97),
+        ("tflite", {"head": "raw", "io": "float"}, 0.97),
+        ("tflite", {"head": "raw", "granularity": "tensor", "io": "uint8"}, 0.95),
+    ],
+    ids=str,
+)
+def test_exported_files_detect_and_say_what_they_hold(exported, score, shapes_data, fp32, format, options, least):
+    file = exported(format, **options)
+    assert score(file, shapes_data) > least * fp32
+    contract = read(file)
+    assert contract.names == {0: "circle", 1: "square", 2: "triangle", 3: "star"}
+    assert contract.head == options.get("head", "int8" if format == "tflite" else "float")
+    assert contract.granularity == options.get("granularity", "channel")
+    assert contract.ranges == options.get("ranges", "activation")
+    names = [output.name for output in contract.outputs]
+    if contract.head == "raw":
+        assert names == ["boxes"] * 3 + ["scores"] * 3
+        assert contract.raw.reg_max == 16
     else:
-        assert contract["boxes"] == ("pixels" if format == "openvino" else "normalised")
-    assert contract["layout"] == ("NHWC" if format == "tflite" else "NCHW")
-    assert contract["version"] == yolo_edgequant.__version__
-    assert {p.name for p in made.parent.iterdir()} == {"shapes.pt", name}, "nothing else is left"
+        assert names == ["detections"]
+        assert contract.normalised
+    assert contract.channels_last == (format == "tflite")
+    assert contract.version == yolo_edgequant.__version__
+    assert contract.verified.images == 3
+    assert contract.verified.agreement > 0.7
 
 
+@pytest.mark.export
 @pytest.mark.parametrize(
     ("options", "left_out"), [({}, set()), ({"head": "raw"}, {"SOFTMAX", "SUB", "TRANSPOSE"})], ids=["int8", "raw"]
 )
@@ -119,19 +132,52 @@ def test_tflite_is_nhwc_int8_from_end_to_end_with_builtin_operators_only(exporte
     assert floats == []
 
 
-def test_saved_model_has_all_its_files_and_all_detect(shapes_model, shapes_data, fp32):
-    folder = Path(export(shapes_model, shapes_data, format="saved_model"))
-    assert (folder / "saved_model.pb").is_file()
-    least = {"float32": 0.999, "float16": 0.98, "int8": 0.95, "integer_quant": 0.97, "full_integer_quant": 0.85}
-    assert {p.name for p in folder.glob("*.tflite")} == {f"shapes_{tag}.tflite" for tag in least}
-    for tag, share in least.items():
-        assert score(folder / f"shapes_{tag}.tflite", shapes_data) > share * fp32, tag
-    assert score(folder, shapes_data) == pytest.approx(fp32, abs=1e-3)
+@pytest.mark.export
+def test_predict_gives_the_same_boxes_as_the_checkpoint(exported, shapes_data):
+    images = sorted((shapes_data.parent / "images" / "val").glob("*.png"))[:6]
+    file = exported("tflite", head="float", io="uint8")
+    for image in images:
+        expected = YOLO(WEIGHTS)(image, imgsz=160, conf=0.5, verbose=False)[0].boxes
+        boxes = YOLO(file, task="detect")(image, imgsz=160, conf=0.4, verbose=False)[0].boxes
+        for box, kind in zip(expected.xyxy, expected.cls, strict=True):
+            distance = (boxes.xyxy - box).abs().amax(1)
+            assert distance.min() < 8
+            assert boxes.cls[distance.argmin()] == kind
+
+
+@pytest.mark.export
+def test_an_export_can_be_repeated(exported, shapes_model, shapes_data):
+    """Converted anew."""
+    settings = {"quantize": 8, "data": shapes_data, "split": "train", "imgsz": 160}
+    files = [exported("litert"), Path(YOLO(shapes_model).export(format="litert", **settings))]
+    one, other = (file.read_bytes().rpartition(b"PK\x03\x04")[0] for file in files)
+    assert len(one) > 600_000
+    assert one == other
+
+
+@pytest.mark.export
+def test_an_export_that_fails_leaves_no_half_file_and_the_next_one_works(
+    export, shapes_model, shapes_data, monkeypatch
+):
+    write = Path.write_bytes
+
+    def full(self, content):
+        if self.suffix == ".tflite" and self.name.startswith("shapes"):
+            write(self, content[:100])
+            raise OSError(28, "No space left on device")
+        return write(self, content)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "write_bytes", full)
+        with pytest.raises(OutputError, match="No space left on device"):
+            export(shapes_model, shapes_data, format="tflite")
+    assert {p.name for p in shapes_model.parent.iterdir()} == {"shapes.pt"}
+    assert export(shapes_model, shapes_data, format="tflite").is_file()
 
 
 COMPILER = """\
     #!/usr/bin/env python3
-    import pathlib, shutil, sys
+    import pathlib, sys, zipfile
     if sys.argv[1:] == ["--version"]:
         print("Edge TPU Compiler version 16.0.384591198")
         raise SystemExit
@@ -139,7 +185,8 @@ COMPILER = """\
     assert options[0] == "--out_dir" and pathlib.Path(options[1]).is_dir(), options
     assert "--search_delegate" in options, options
     assert source.endswith("_full_integer_quant.tflite"), source
-    content = pathlib.Path(source).read_bytes()
+    start = min(entry.header_offset for entry in zipfile.ZipFile(source).infolist())
+    content = pathlib.Path(source).read_bytes()[:start]  # the compiler writes the model anew
     assert content[4:8] == b"TFL3"
     if b"fail" in pathlib.Path(sys.argv[0]).with_name("mood").read_bytes():
         raise SystemExit("internal compiler error")
@@ -148,222 +195,89 @@ COMPILER = """\
 """
 
 
+def program(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(textwrap.dedent(content))
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
 @pytest.fixture
 def compiler(tmp_path_factory, monkeypatch):
     """A stand-in for edgetpu_compiler on PATH; the function returned sets its mood."""
     folder = tmp_path_factory.mktemp("bin")
-    program = folder / "edgetpu_compiler"
-    program.write_text(textwrap.dedent(COMPILER))
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    program(folder / "edgetpu_compiler", COMPILER)
     (folder / "mood").write_text("good")
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     return lambda mood: (folder / "mood").write_text(mood)
 
 
-def test_edgetpu_compiles_the_integer_file(shapes_model, shapes_data, compiler):
-    made = Path(export(shapes_model, shapes_data, format="edgetpu"))
-    assert made.name == "shapes_full_integer_quant_edgetpu.tflite"
-    assert BaseBackend.read_metadata(made)["edgequant"]["layout"] == "NHWC"
-    with zipfile.ZipFile(made) as archive:
+@pytest.fixture
+def settings_folder(tmp_path_factory, monkeypatch):
+    """Ultralytics' settings folder, of this test alone, and no compiler on PATH."""
+    from ultralytics.utils.export import tensorflow
+
+    from yolo_edgequant.upstream import models
+
+    folder = tmp_path_factory.mktemp("settings")
+    monkeypatch.setattr(models, "USER_CONFIG_DIR", folder)
+    monkeypatch.setattr(tensorflow, "USER_CONFIG_DIR", folder)
+    real = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, *rest: None if name == "edgetpu_compiler" else real(name, *rest))
+    return folder
+
+
+@pytest.mark.export
+def test_edgetpu_compiles_the_integer_file(export, shapes_model, shapes_data, compiler):
+    file = export(shapes_model, shapes_data, format="edgetpu")
+    assert file.name == "shapes_full_integer_quant_edgetpu.tflite"
+    assert read(file).channels_last
+    check_inside(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
         assert "metadata.json" in archive.namelist()
 
 
-def test_edgetpu_keeps_the_finished_file_when_the_compiler_fails(shapes_model, shapes_data, compiler):
+@pytest.mark.export
+def test_edgetpu_uses_the_compiler_that_ultralytics_keeps(export, shapes_model, shapes_data, settings_folder):
+    """As upstream does: by the loader beside it."""
+    folder = settings_folder / "edgetpu-compiler/usr/bin/edgetpu_compiler_bin"
+    program(folder / "edgetpu_compiler", COMPILER)
+    (folder / "mood").write_text("good")
+    loader = """\
+        #!/bin/sh
+        test "$1" = --library-path || exit 3
+        echo "$3" > "$2/ran"
+        shift 2
+        exec "$@"
+    """
+    program(folder / "ld-linux-x86-64.so.2", loader)
+    file = export(shapes_model, shapes_data, format="edgetpu")
+    assert file.name == "shapes_full_integer_quant_edgetpu.tflite"
+    assert read(file).io == "int8"
+    assert (folder / "ran").read_text().strip() == str(folder / "edgetpu_compiler")
+
+
+@pytest.mark.export
+def test_edgetpu_keeps_the_finished_file_when_the_compiler_fails(export, shapes_model, shapes_data, compiler):
     compiler("fail")
     with pytest.raises(CompilerError, match=r"shapes_full_integer_quant\.tflite"):
         export(shapes_model, shapes_data, format="edgetpu")
     assert (shapes_model.parent / "shapes_full_integer_quant.tflite").is_file()
 
 
-def test_edgetpu_without_a_compiler_names_the_file_and_the_command(shapes_model, shapes_data, monkeypatch):
-    monkeypatch.setenv("PATH", "")
+@pytest.mark.export
+def test_edgetpu_without_a_compiler_names_the_file_and_the_command(export, shapes_model, shapes_data, settings_folder):
     with pytest.raises(MissingToolError) as raised:
         export(shapes_model, shapes_data, format="edgetpu", quantize=None)
-    made = shapes_model.parent / "shapes_full_integer_quant.tflite"
-    assert made.is_file()
-    assert str(made) in str(raised.value)
+    file = shapes_model.parent / "shapes_full_integer_quant.tflite"
+    check_inside(file.read_bytes())
+    assert read(file).io == "int8"
+    assert str(file) in str(raised.value)
     assert "edgetpu_compiler --search_delegate shapes_full_integer_quant.tflite" in str(raised.value)
+    assert not list(settings_folder.iterdir()), "nothing is fetched"
 
 
-def test_split_and_fraction_choose_the_images_and_few_are_warned_of(shapes_model, shapes_data, monkeypatch, caplog):
-    from yolo_edgequant import pipeline
+def test_the_settings_folder_is_ultralytics():
+    from yolo_edgequant.upstream import models
 
-    counts = []
-    calibrate = pipeline.calibrate
-
-    def counting(content, images, *rest, **more):
-        images = list(images)
-        counts.append(len(images))
-        return calibrate(content, iter(images), *rest, **more)
-
-    monkeypatch.setattr(pipeline, "calibrate", counting)
-    for arguments in ({"split": "train"}, {"split": "val"}, {"split": "train", "fraction": 0.5}):
-        export(shapes_model, shapes_data, format="litert", **arguments)
-    assert counts == [21, 35, 11], "one in eight is held back"
-    assert "calibrating on 12 images; fewer than 100" in caplog.text
-
-
-def test_several_threads_export_at_once(tmp_path, shapes_model, shapes_data):
-    def work(head):
-        folder = tmp_path / head
-        folder.mkdir()
-        model = folder / "shapes.pt"
-        model.write_bytes(shapes_model.read_bytes())
-        return Path(export(model, shapes_data, format="tflite", head=head))
-
-    with ThreadPoolExecutor(2) as pool:
-        made = list(pool.map(work, ["int8", "float"]))
-    outputs = [Graph(path.read_bytes()) for path in made]
-    assert [g.dtype(g.outputs[0]) for g in outputs] == ["INT8", "FLOAT32"]
-
-
-def test_an_export_that_fails_leaves_no_half_file_and_the_next_one_works(shapes_model, shapes_data, monkeypatch):
-    from yolo_edgequant.errors import OutputError
-
-    write = Path.write_bytes
-
-    def full(self, content):
-        write(self, content[:100])
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Path, "write_bytes", full)
-        with pytest.raises(OutputError, match="No space left on device"):
-            export(shapes_model, shapes_data, format="tflite")
-    assert {p.name for p in shapes_model.parent.iterdir()} == {"shapes.pt"}
-    assert Path(export(shapes_model, shapes_data, format="tflite")).is_file()
-
-
-def test_openvino_leaves_no_half_folder_and_keeps_the_old_one(shapes_model, shapes_data, monkeypatch):
-    import openvino as ov
-
-    from yolo_edgequant.errors import OutputError
-
-    made = Path(export(shapes_model, shapes_data, format="openvino"))
-    before = (made / "shapes.xml").read_bytes()
-
-    def full(model, file, **kwargs):
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).write_text("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(ov, "save_model", full)
-    with pytest.raises(OutputError, match="No space left on device"):
-        export(shapes_model, shapes_data, format="openvino")
-    assert (made / "shapes.xml").read_bytes() == before
-    assert {p.name for p in shapes_model.parent.iterdir()} == {"shapes.pt", made.name}
-
-
-@pytest.mark.parametrize("format", ["litert", "openvino"])
-def test_an_export_can_be_repeated(exported, shapes_model, shapes_data, format):
-    def graph(made):
-        return (made / "shapes.bin").read_bytes() if made.is_dir() else made.read_bytes().rpartition(b"PK\x03\x04")[0]
-
-    assert graph(exported(format)) == graph(Path(export(shapes_model, shapes_data, format=format)))
-
-
-def test_openvino_keeps_the_head_in_fp32_on_every_cpu(exported):
-    """With bfloat16, OpenVINO leaves in FP32 what lies behind the last convolution."""
-    import openvino as ov
-
-    model = ov.Core().read_model(next(exported("openvino").glob("*.xml")))
-    kinds = Counter(node.get_type_name() for node in model.get_ops())
-    assert kinds["Softmax"] == 1
-    layers = [name for name, m in YOLO(WEIGHTS).model.named_modules() if isinstance(m, nn.Conv2d)]
-    assert kinds["Convolution"] == len(layers) - 1, "none for the expectation of DFL"
-
-
-def test_openvino_runs_each_image_once(shapes_model, shapes_data, monkeypatch):
-    from ultralytics.engine.exporter import Exporter
-
-    taken = []
-    transform = Exporter._transform_fn
-
-    def counting(self, item):
-        taken.append(1)
-        return transform(self, item)
-
-    monkeypatch.setattr(Exporter, "_transform_fn", counting)
-    export(shapes_model, shapes_data, format="openvino")
-    assert len(taken) == 24
-
-
-FP32 = """
-import datetime as time, sys, zipfile
-from pathlib import Path
-import yolo_edgequant
-from ultralytics import YOLO
-from ultralytics.engine import exporter
-
-class Frozen(time.datetime):
-    @classmethod
-    def now(cls, tz=None):
-        return cls(2026, 1, 1, tzinfo=time.UTC)
-
-exporter.datetime = Frozen
-zipfile.time.time = lambda: 1767225600.0
-if sys.argv[1] == "without":
-    yolo_edgequant.disable()
-for format in ("torchscript", "onnx", "openvino", "litert"):
-    YOLO("shapes.pt").export(format=format, imgsz=160)
-"""
-
-
-def parts(torchscript):
-    """All in a TorchScript file but the call stacks of its tracing, which name every caller's source line."""
-    with zipfile.ZipFile(torchscript) as archive:
-        varying = (".debug_pkl", ".data/serialization_id")
-        return {name: archive.read(name) for name in archive.namelist() if not name.endswith(varying)}
-
-
-@pytest.mark.slow
-def test_fp32_files_are_byte_for_byte_upstreams(shapes_model):
-    contents = []
-    for state in ("with", "without"):  # processes of their own: names in the files are numbered
-        subprocess.run([sys.executable, "-c", FP32, state], cwd=shapes_model.parent, env=environment(), check=True)
-        made = [p for p in sorted(shapes_model.parent.rglob("*")) if p.is_file() and p != shapes_model]
-        contents.append({p.name: parts(p) if p.suffix == ".torchscript" else p.read_bytes() for p in made})
-        for path in made:
-            path.unlink()
-    assert {Path(name).suffix for name in contents[0]} == {".torchscript", ".onnx", ".xml", ".bin", ".yaml", ".tflite"}
-    assert contents[0] == contents[1]
-
-
-def test_predict_gives_the_same_boxes_as_the_checkpoint(exported, shapes_data):
-    images = sorted((shapes_data.parent / "images" / "val").glob("*.png"))[:6]
-    made = exported("tflite", head="float", io="uint8")
-    for image in images:
-        expected = YOLO(WEIGHTS)(image, imgsz=160, conf=0.5, verbose=False)[0].boxes
-        seen = YOLO(made, task="detect")(image, imgsz=160, conf=0.4, verbose=False)[0].boxes
-        for box, kind in zip(expected.xyxy, expected.cls, strict=True):
-            distance = (seen.xyxy - box).abs().amax(1)
-            assert distance.min() < 8
-            assert seen.cls[distance.argmin()] == kind
-
-
-@pytest.mark.slow
-def test_nothing_is_fetched_and_site_packages_stays_as_it_is(shapes_model, shapes_data):
-    """By the export with the most tools."""
-    program = """
-import pathlib, socket, sys
-def refuse(*arguments):
-    raise AssertionError(f"network: {arguments}")
-socket.socket.connect = socket.getaddrinfo = refuse
-import yolo_edgequant, ultralytics
-from ultralytics import YOLO
-def sources():
-    place = pathlib.Path(ultralytics.__file__).parents[1]
-    return {p: p.stat().st_mtime_ns for name in ("onnx2tf", "ultralytics") for p in (place / name).rglob("*.py")}
-before = sources()
-YOLO("shapes.pt").export(format="saved_model", quantize=8, data=sys.argv[1], imgsz=64, split="train")
-assert sources() == before
-"""
-    folder = shapes_model.parent
-    run = subprocess.run(
-        [sys.executable, "-c", program, str(shapes_data)],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr[-500:]
+    assert models.USER_CONFIG_DIR == USER_CONFIG_DIR

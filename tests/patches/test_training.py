@@ -1,79 +1,183 @@
-"""A swapped model through real files."""
+"""Training a changed model: the standard call, and the loss beside its teacher."""
 
-import json
-import zipfile
-from pathlib import Path
+import copy
 
-import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
+import torch
+from torch import nn
 from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.distill_model import DistillationModel
 
 import yolo_edgequant
-from yolo_edgequant.demo.train import WEIGHTS
-from yolo_edgequant.tflite.graph import Graph
+from yolo_edgequant.demo.train import HERE, WEIGHTS
+from yolo_edgequant.errors import OptionError
+from yolo_edgequant.patches import training
+from yolo_edgequant.training.activations import swap_activation
+from yolo_edgequant.training.distillation import averaged, mirrored
+from yolo_edgequant.training.fake_quantization import FakeQuantization, attach
+from yolo_edgequant.training.trainer import ChangedModelTrainer
 
-pytestmark = pytest.mark.slow
+
+@pytest.fixture
+def pair():
+    """A student and its teacher, and a batch to learn from."""
+
+    def make(activation):
+        teacher, student = YOLO(WEIGHTS).model, YOLO(WEIGHTS).model
+        student.args = get_cfg(overrides={"imgsz": 64})
+        if activation:
+            swap_activation(student, activation)
+        torch.manual_seed(0)
+        for parameter in student.parameters():
+            parameter.requires_grad_(True)
+        return DistillationModel(teacher, student).train()
+
+    return make
 
 
-@pytest.fixture(scope="module")
-def swapped_checkpoint(tmp_path_factory):
+def batch():
+    torch.manual_seed(1)
+    boxes = torch.tensor([[0.5, 0.5, 0.4, 0.4]] * 2)
+    return {
+        "img": torch.rand(2, 3, 64, 64),
+        "cls": torch.zeros(2, 1),
+        "bboxes": boxes,
+        "batch_idx": torch.arange(2.0),
+    }
+
+
+def test_only_a_swapped_student_learns_its_teachers_outputs(pair):
+    def losses(activation):
+        with yolo_edgequant.patched():
+            ours, items = copy.deepcopy(pair(activation))(batch())
+            yolo_edgequant.disable()
+            upstreams, _ = copy.deepcopy(pair(activation))(batch())
+        assert torch.equal(ours[:-1], upstreams[:-1])
+        return ours[-1] - upstreams[-1], items, upstreams[-1]
+
+    added, items, features = losses("relu6")
+    assert added > 0.1
+    assert items["dis_loss"].item() == pytest.approx((features + added).item() / 2, rel=1e-4)  # of two images
+    assert losses(None)[0] == 0
+
+
+def test_the_added_term_trains_the_student_and_not_the_teacher(pair):
+    model = pair("relu6")
+    model.dis = 0.0
+    total, _ = model(batch())
+    total[-1].backward()
+    assert model.student_model.model[0].conv.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.teacher_model.parameters())
+
+
+def test_a_rounded_student_learns_nothing_but_its_teachers_outputs(pair):
+    model = pair(None)
+    points = FakeQuantization({0: (-30.0, 30.0)}, (), {0}, "tensor", "tflite")
+    attach(model.student_model, points)
+    total, _ = model(batch())
+    assert (total[:-1] == 0).all()
+    assert total[-1] > 0
+
+
+@pytest.mark.parametrize("fliplr", [0.0, 0.5])
+def test_a_rounded_students_teacher_sees_the_mirror_image_as_well(pair, monkeypatch, fliplr):
+    seen = []
+    monkeypatch.setattr(
+        training, "output_distance", lambda student, teacher: seen.append(teacher) or student["boxes"].sum()
+    )
+    model = pair(None)
+    model.student_model.args.fliplr = fliplr
+    attach(model.student_model, FakeQuantization({}, (), {0}, "tensor", "tflite"))
+    images = batch()["img"]
+    model(batch())
+    with torch.no_grad():
+        straight, flipped = (model.teacher_model(image)[1] for image in (images, images.flip(3)))
+    levels = [(8, 8), (4, 4), (2, 2)]
+    expected = averaged(straight, mirrored(flipped, levels)) if fliplr else straight
+    for name in ("boxes", "scores"):
+        assert torch.allclose(seen[0][name], expected[name], atol=1e-4)
+
+
+def test_validation_is_upstreams(pair):
+    model = pair("relu6").eval()
+    with torch.no_grad():
+        _, items = model(batch())
+    assert items["dis_loss"] == 0
+
+
+def test_the_two_branches_of_a_nms_free_head_are_both_matched(monkeypatch):
+    seen = []
+
+    def distance(student, teacher):
+        seen.append((student["boxes"].shape, teacher["boxes"].shape))
+        return student["boxes"].sum()
+
+    monkeypatch.setattr(training, "output_distance", distance)
+    teacher, student = (YOLO("yolo26n.yaml").model for _ in range(2))
+    student.args = get_cfg(overrides={"imgsz": 64})
+    swap_activation(student, "relu6")
+    DistillationModel(teacher, student).train()(batch())
+    assert len(seen) == 2
+    assert all(ours == theirs for ours, theirs in seen)
+
+
+def passed_on(model, trainer=None, **arguments):
+    """What upstream's own Model.train would be given."""
+    calls = []
+    training.model_train(lambda self, trainer, **rest: calls.append((trainer, rest)), model, trainer, **arguments)
+    (call,) = calls
+    return call
+
+
+def test_an_unchanged_model_is_left_to_upstream():
+    assert passed_on(YOLO(WEIGHTS), epochs=3) == (None, {"epochs": 3})
+
+
+@pytest.mark.parametrize("device", ["cpu", "0,1"])
+def test_an_activation_is_for_a_subclass_of_the_tasks_trainer_on_any_number_of_devices(device):
+    trainer, rest = passed_on(YOLO(WEIGHTS), activation="relu6", device=device)
+    assert rest == {"device": device}
+    assert issubclass(trainer, ChangedModelTrainer)
+    assert issubclass(trainer, DetectionTrainer)
+    assert trainer.activation == "relu6"
+
+
+def test_the_users_own_trainer_stays_below():
+    class Own(DetectionTrainer):
+        pass
+
+    trainer, _ = passed_on(YOLO(WEIGHTS), Own, activation="relu6")
+    assert issubclass(trainer, Own)
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_a_model_with_a_fake_quantization_is_trained_as_it_is(distilled):
     model = YOLO(WEIGHTS)
-    yolo_edgequant.swap_activation(model, "relu6")
-    file = tmp_path_factory.mktemp("swapped") / "relu6.pt"
-    model.save(file)
-    return file
+    attach(model.model, FakeQuantization({}, (), {0}, "tensor", "tflite"))
+    if distilled:  # as it is after an interrupted training
+        model.model.student_model = copy.deepcopy(model.model)
+        del model.model._modules["fake_quantization"]
+    trainer, _ = passed_on(model)
+    assert issubclass(trainer, ChangedModelTrainer)
+    assert trainer.activation is None
 
 
-def export(checkpoint, data, **arguments):
-    return Path(YOLO(checkpoint).export(quantize=8, data=data, split="train", imgsz=160, **arguments))
+def test_an_unknown_activation_is_refused_before_any_work():
+    with pytest.raises(OptionError, match="activation='relu7' is not one of"):
+        YOLO(WEIGHTS).train(activation="relu7", data="nowhere.yaml")
 
 
-def contract(file):
-    if file.is_dir():
-        return json.loads((file / "metadata.json").read_text())["edgequant"]
-    return json.loads(zipfile.ZipFile(file).read("metadata.json"))["edgequant"]
-
-
-@pytest.fixture(scope="module")
-def raw(swapped_checkpoint, shapes_data):
-    return export(swapped_checkpoint, shapes_data, format="tflite", head="raw", granularity="tensor")
-
-
-def test_the_file_says_what_was_swapped(raw):
-    assert contract(raw)["activation"] == "relu6"
-
-
-def test_relu6_is_part_of_the_convolutions(raw):
-    kinds = {op.kind for op in Graph(raw.read_bytes()).operations}
-    assert not kinds & {"LOGISTIC", "MUL", "RELU6", "MINIMUM", "DEQUANTIZE"}
-
-
-def test_ranges_end_where_relu6_does(raw):
-    """Of the 63 convolutions 57 end in ReLU6: their 8 bits cover nothing below 0 or above 6."""
-    graph = Graph(raw.read_bytes())
-    interpreter = Interpreter(model_path=str(raw), experimental_preserve_all_tensors=True)
-    details = {d["index"]: d["quantization"] for d in interpreter.get_tensor_details()}
-    convolutions = [details[op.outputs[0]] for op in graph.operations if op.kind == "CONV_2D"]
-    lows, highs = (np.array([scale * (end - zero) for scale, zero in convolutions]) for end in (-128, 127))
-    clipped = lows == 0
-    assert clipped.sum() == 57
-    assert len(convolutions) == 63
-    assert highs[clipped].max() <= 6 + 1e-4
-    assert highs[clipped].max() > 5, "some reach the end"
-
-
-@pytest.mark.parametrize(
-    ("format", "activation"),
-    [("litert", "relu6"), ("openvino", "relu6"), ("saved_model", "relu6"), ("litert", "leaky_relu")],
-)
-def test_every_format_takes_a_swapped_model(tmp_path, shapes_data, format, activation):
-    model = YOLO(WEIGHTS)
-    yolo_edgequant.swap_activation(model, activation)
-    model.save(tmp_path / "model.pt")
-    data = {"data": shapes_data, "imgsz": 160, "plots": False, "verbose": False}
-    expected = YOLO(tmp_path / "model.pt").val(**data).box.map
-    file = export(tmp_path / "model.pt", shapes_data, format=format, head="float")
-    found = file / "model_integer_quant.tflite" if format == "saved_model" else file
-    assert contract(found)["activation"] == activation
-    assert YOLO(file, task="detect").val(**data).box.map >= 0.85 * expected
+@pytest.mark.export
+@pytest.mark.parametrize("start", ["checkpoint", "yaml"])
+def test_train_takes_an_activation(shapes_model, shapes_data, tmp_path, start):
+    model = YOLO(shapes_model if start == "checkpoint" else HERE / "shapes.yaml")
+    arguments = {"data": shapes_data, "imgsz": 64, "epochs": 1, "batch": 16, "plots": False, "amp": False}
+    with pytest.raises(SyntaxError, match="activaton"):
+        model.train(activaton="relu6", **arguments)
+    model.train(activation="hardswish", save_dir=str(tmp_path / "run"), **arguments)
+    for trained in (model.model, YOLO(tmp_path / "run/weights/last.pt").model):
+        kinds = {type(m) for m in trained.modules()}
+        assert nn.Hardswish in kinds
+        assert nn.SiLU not in kinds

@@ -23,6 +23,15 @@ def test_histogram_counts_all_and_does_not_depend_on_the_order():
     assert (centres * counts).sum() / 3000 == pytest.approx(np.concatenate(parts).mean(), abs=0.1)
 
 
+@pytest.mark.parametrize("channels", [2, 8, 64])
+def test_the_sample_of_a_histogram_leaves_no_channel_out(channels):
+    statistics = Statistics(histogram=Histogram())
+    statistics.update(np.tile(np.arange(1, channels + 1, dtype=np.float32), (1 << 20) // channels))
+    _, counts = statistics.histogram.occupied()
+    assert len(counts) == channels
+    assert counts.min() > 0.9 * counts.max()
+
+
 def test_statistics_keep_the_extremes_of_all_values():
     statistics = Statistics(histogram=Histogram())
     values = np.zeros(1_000_000, np.float32)

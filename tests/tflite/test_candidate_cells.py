@@ -4,6 +4,7 @@ import pytest
 from tests.graphs import RAW_OUTPUTS, raw_detector
 from yolo_edgequant.tflite import candidate_cells, interpreter
 from yolo_edgequant.tflite.calibration import collect
+from yolo_edgequant.tflite.candidate_cells import CandidateCells, CellAxis
 from yolo_edgequant.tflite.graph import Graph
 
 LEVELS = [400, 100, 25]
@@ -25,6 +26,21 @@ def test_candidates_are_the_cells_with_a_score(graph, cells, read):
     candidates = cells.candidates(read)
     assert 0 < candidates.sum() < 525
     np.testing.assert_array_equal(candidates, (scores > 0.01).any(1))
+
+
+def test_a_candidate_has_a_score_of_one_in_a_hundred_in_some_class():
+    scores = np.array([[[0.005, 0.0099], [0.0101, 0.001], [0.001, 0.9]]])
+    cells = CandidateCells({0: CellAxis(0, 1)}, {})
+    assert cells.candidates(lambda _: np.log(scores / (1 - scores))).tolist() == [[False, True, True]]
+
+
+def test_around_a_candidate_neighbours_matter_as_far_as_a_convolution_looks():
+    values = np.arange(20.0).reshape(1, 4, 5, 1)
+    candidates = np.zeros((1, 3 + 20), bool)
+    candidates[0, 3 + 6] = candidates[0, 0] = True  # row 1, column 1 of the second level
+    for reach, expected in ((0, [6]), (1, [0, 1, 2, 5, 6, 7, 10, 11, 12])):
+        cells = CandidateCells({}, {1: CellAxis(3, None, reach)})
+        assert cells.values_of(1, values, candidates).ravel().tolist() == expected
 
 
 def test_the_values_of_candidates(graph, cells, read):

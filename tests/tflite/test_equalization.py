@@ -119,6 +119,13 @@ def test_activations_that_do_not_scale_are_left_alone(float_graph, activation):
     assert equalize(graph) is graph
 
 
+@pytest.mark.parametrize(("activation", "count"), [("RELU", 1), ("NONE", 1), ("RELU6", 0), ("TANH", 0)])
+def test_activations_that_are_part_of_a_convolution(activation, count):
+    network = Network(1, 4, 4, 3)
+    source = network.conv(network.input, np.ones((4, 3, 3, 3)), activation=activation)
+    assert len(pairs(Graph(network.content(network.conv(source, np.ones((2, 1, 1, 4))))))) == count
+
+
 def test_one_scale_a_tensor_then_loses_less(float_graph, pictures):
     def noise(graph):
         statistics = calibrated.calibrate(graph, pictures, estimator=RangeEstimator.MINMAX)

@@ -82,6 +82,10 @@ def layer(kind):
         return network.content(network.add(kind, (flat, weights, network.constant(np.zeros(16))), (1, 16)))
     if kind == "DEPTHWISE_CONV_2D":
         return network.content(network.conv(network.input, random.normal(0, 1, (1, 3, 3, 8)), depthwise=True))
+    if kind == "TRANSPOSE_CONV":
+        weights, bias = network.constant(random.normal(0, 1, (16, 2, 2, 8))), network.constant(np.zeros(16))
+        inputs = (network.constant([1, 8, 8, 16], np.int32), weights, network.input, bias)
+        return network.content(network.add(kind, inputs, (1, 8, 8, 16), 3, strideW=2, strideH=2))
     if kind == "RELU":
         source = network.conv(network.input, random.normal(0, 1, (8, 3, 3, 8)))
         return network.content(network.add(kind, (source,), network.shape(source)))
@@ -99,11 +103,13 @@ def integers(content, granularity):
         ("CONV_2D", lambda c: c, "1.5.0"),
         ("CONV_2D", lambda c: integers(c, Granularity.CHANNEL), "1.15.0"),
         ("RELU", lambda c: integers(c, Granularity.TENSOR), "2.1.0"),
+        ("TRANSPOSE_CONV", lambda c: integers(c, Granularity.CHANNEL), "2.2.0"),
         ("FULLY_CONNECTED", lambda c: integers(c, Granularity.TENSOR), "1.15.0"),
         ("FULLY_CONNECTED", lambda c: integers(c, Granularity.CHANNEL), "2.10.0"),
         ("CONV_2D", quantizer.weights_only, "2.4.0"),
         ("DEPTHWISE_CONV_2D", quantizer.weights_only, "2.3.0"),
         ("FULLY_CONNECTED", quantizer.weights_only, "2.17.0"),
+        ("TRANSPOSE_CONV", quantizer.weights_only, "2.17.0"),
     ],
 )
 def test_the_oldest_tensorflow_is_the_one_that_8_bits_need(kind, quantize, oldest):

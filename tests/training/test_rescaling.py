@@ -6,11 +6,11 @@ from torch import nn
 from ultralytics import YOLO
 
 from yolo_edgequant.demo.train import WEIGHTS
-from yolo_edgequant.training.tensor_matching import probe
 from yolo_edgequant.training import rescaling
 from yolo_edgequant.training.activations import swap_activation
+from yolo_edgequant.training.tensor_matching import probe_image
 
-IMAGES = [torch.from_numpy(probe((1, 3, 160, 160))), torch.from_numpy(probe((1, 3, 160, 160))).flip(3)]
+IMAGES = [torch.from_numpy(probe_image((1, 3, 160, 160))), torch.from_numpy(probe_image((1, 3, 160, 160))).flip(3)]
 
 
 def original(weights):
@@ -41,7 +41,7 @@ def test_scaling_changes_nothing_but_the_size_of_features(weights):
     model = original(weights)
     scaled = swapped(model, "relu")
     expected = raw(scaled, IMAGES[0])
-    assert rescaling.below_bound(scaled, model, IMAGES) >= 2
+    assert rescaling.scale_below_relu6(scaled, model, IMAGES) >= 2
     found = raw(scaled, IMAGES[0])
     for name in ("boxes", "scores"):
         size = expected[name].abs().max()
@@ -62,7 +62,7 @@ def test_the_bound_is_out_of_the_way():
     raw(scaled, IMAGES[0])
     assert max(largest.values()) > 30
     largest.clear()
-    rescaling.below_bound(scaled, model, IMAGES)
+    rescaling.scale_below_relu6(scaled, model, IMAGES)
     raw(scaled, IMAGES[0])
     assert max(largest.values()) < 9, "a ten-thousandth of the values may lie above 6"
 
@@ -78,17 +78,17 @@ def test_features_that_attention_reads_keep_their_scale():
         model.model[10].cv1.bn.weight *= 100  # before the attention
     scaled = swapped(model, "relu")
     expected = raw(scaled, IMAGES[0])
-    rescaling.below_bound(scaled, model, IMAGES)
+    rescaling.scale_below_relu6(scaled, model, IMAGES)
     found = raw(scaled, IMAGES[0])
     size = float(expected["scores"].abs().max())
     assert torch.allclose(found["scores"], expected["scores"], atol=1e-4 * size)
 
 
-def test_renormalised_statistics_are_those_of_the_images():
+def test_recalibrated_statistics_are_those_of_the_images():
     model = swapped(original(WEIGHTS), "relu6")
     first = model.model[0]
     momentum = first.bn.momentum
-    rescaling.renormalise(model, IMAGES)
+    rescaling.recalibrate_batch_norm(model, IMAGES)
     with torch.no_grad():
         values = torch.cat([first.conv(image) for image in IMAGES])
     assert torch.allclose(first.bn.running_mean, values.mean((0, 2, 3)), atol=1e-4)

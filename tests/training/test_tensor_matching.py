@@ -1,16 +1,16 @@
 import numpy as np
 
-from yolo_edgequant.training.tensor_matching import fingerprint, match, probe
+from yolo_edgequant.training.tensor_matching import fingerprint, match, probe_image
 
 
 def test_the_probe_is_an_image_and_always_the_same():
-    image = probe((2, 3, 96, 160))
+    image = probe_image((2, 3, 96, 160))
     assert image.shape == (2, 3, 96, 160)
     assert image.dtype == np.float32
     assert 0 <= image.min() < 0.2
     assert 0.8 < image.max() <= 1
     assert (image[0] == image[1]).all()
-    assert (probe((2, 3, 96, 160), channels_last=True) == image.transpose(0, 2, 3, 1)).all()
+    assert (probe_image((2, 3, 96, 160), channels_last=True) == image.transpose(0, 2, 3, 1)).all()
 
 
 def test_a_tensor_is_found_in_another_layout_and_not_where_it_is_not():

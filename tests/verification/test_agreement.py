@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from yolo_edgequant.contract import Contract, Output
+from yolo_edgequant.contract import Contract, Output, Raw
 from yolo_edgequant.runtime.interpreter import Run, Tensor
 from yolo_edgequant.verification.agreement import Agreement, compare
 
@@ -76,3 +78,45 @@ def test_without_objects_the_noise_decides():
     assert not noise.collapsed
     assert noise.noise == pytest.approx(10**0.3)
     assert Agreement(4, 1, 0.75, {}).noise == 0.25
+
+
+def test_noise_is_compared_in_the_tensors_units_and_scores_after_the_sigmoid():
+    random = np.random.default_rng(0)
+    boxes, logits = random.normal(0, 2, (1, 100, 4)), random.normal(-4, 4, (1, 100, 2))
+    raw = replace(
+        CONTRACT,
+        head="raw",
+        outputs=tuple(Output(name, stride) for name in ("boxes", "scores") for stride in (32, 64)),
+        strides=(32, 64),
+        raw=Raw(True, 1),
+    )
+    empty = np.full((1, 25, 2), -20.0)  # no object at this level
+    floats = [boxes, np.zeros((1, 25, 4)), logits, empty]
+    reference = Run(
+        [Tensor(values.shape, np.dtype(np.float32)) for values in floats], [[v.astype(np.float32) for v in floats]]
+    )
+    stored = [Tensor(values.shape, np.dtype(np.int8), 0.1, 3) for values in floats]
+    quantized = Run(stored, [[tensor.stored(values) for tensor, values in zip(stored, floats, strict=True)]])
+    snr = compare(raw, (320, 320), reference, quantized).snr_db
+    assert list(snr) == ["boxes 32", "boxes 64", "scores 32"]
+    assert snr["boxes 32"] == pytest.approx(10 * np.log10(4 / (0.1**2 / 12)), abs=1)
+    probabilities = 1 / (1 + np.exp(-logits))
+    error = np.square(probabilities - 1 / (1 + np.exp(-stored[2].values(quantized.outputs[0][2])))).mean()
+    assert snr["scores 32"] == pytest.approx(10 * np.log10(probabilities.var() / error), abs=0.1)
+
+
+def test_rows_of_final_detections_have_no_noise_for_they_change_places():
+    row = np.array([[[10, 10, 50, 50, 0.9, 1]]], np.float32)
+    final = Run([Tensor((1, 1, 6), np.dtype(np.float32))], [[row]])
+    agreement = compare(replace(CONTRACT, nms=True), (320, 320), final, final)
+    assert agreement.snr_db == {}
+    assert agreement.detections == pytest.approx(1)
+
+
+def test_tasks_without_boxes_have_noise_alone():
+    values = np.random.default_rng(0).normal(0, 1, (1, 10)).astype(np.float32)
+    one, other = (Run([Tensor((1, 10), np.dtype(np.float32))], [[array]]) for array in (values, values * 0.9))
+    agreement = compare(replace(CONTRACT, task="classify", outputs=()), (320, 320), one, other)
+    assert (agreement.objects, agreement.detections) == (None, None)
+    assert agreement.snr_db == {"output 0": pytest.approx(20, abs=1)}
+    assert not agreement.collapsed

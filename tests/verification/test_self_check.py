@@ -20,7 +20,10 @@ def test_what_was_seen_is_logged_and_noted(caplog):
 
 
 def test_a_collapse_names_the_tensor():
-    with pytest.raises(VerificationError, match=r"agrees with 10% of its objects .*'model/conv', of whose signal 2% is left.*; verify=False"):
+    with pytest.raises(
+        VerificationError,
+        match=r"agrees with 10% of its objects .*'model/conv', of whose signal 2% is left.*; verify=False",
+    ):
         self_check(Agreement(16, 40, 0.1, {}, 20), lambda: ("model/conv", 0.02))
 
 
