@@ -577,19 +577,20 @@ def main() -> int:
             if find_spec("openvino") is not None:
                 paths.append(small_openvino(Path(place)))
         samples = [Sample.of(path) for path in paths]
+    if len({sample.name for sample in samples}) < len(samples):
+        parser.error("two files have the same name")
     run = fuzz(samples, arguments.seed, arguments.rounds, arguments.first)
     rounds = list(track(run, "reading damaged files", total=arguments.rounds, console=console))
     seconds = time.perf_counter() - started
     counts = Counter((r.kind, r.answer["outcome"]) for r in rounds)
+    outcomes = {kind: {name: counts[kind, name] for name in ("works", "refused", "finding")} for kind in DAMAGE}
     table = Table("damage", title=f"{len(rounds)} rounds in {seconds:.0f} s")
     for column in ("rounds", "works", "refused", "findings"):
         table.add_column(column, justify="right")
-    outcomes = ("works", "refused", "finding")
-    for kind in DAMAGE:
-        row = [counts[kind, outcome] for outcome in outcomes]
-        table.add_row(kind, str(sum(row)), *map(str, row))
+    for kind, row in outcomes.items():
+        table.add_row(kind, str(sum(row.values())), *map(str, row.values()))
     table.add_section()
-    totals = [sum(counts[kind, outcome] for kind in DAMAGE) for outcome in outcomes]
+    totals = [sum(column) for column in zip(*(row.values() for row in outcomes.values()), strict=True)]
     table.add_row("all", str(len(rounds)), *map(str, totals))
     console.print(table)
     findings = [
@@ -603,7 +604,7 @@ def main() -> int:
         "seed": arguments.seed,
         "seconds": round(seconds, 1),
         "files": [sample.name for sample in samples],
-        "outcomes": {kind: {outcome: counts[kind, outcome] for outcome in outcomes} for kind in DAMAGE},
+        "outcomes": outcomes,
         "errors": Counter(r.answer["error"] for r in rounds if r.answer["outcome"] == "refused"),
         "findings": findings,
     }

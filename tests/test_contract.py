@@ -135,6 +135,10 @@ def test_files_that_ultralytics_cannot_read_stop_it(kind):
     assert Contract.of(metadata(contract)).stride == 32
 
 
+def test_boxes_that_are_not_turned_yet_are_not_for_ultralytics_wherever_the_angle_is():
+    assert not replace(KINDS["unturned"], outputs=(Output("detections"),)).is_upstream
+
+
 def test_prototypes_may_come_first():
     first = replace(KINDS["segments"], outputs=(Output("prototypes"), Output("detections")))
     assert first.is_upstream
@@ -345,16 +349,22 @@ def test_a_metadata_json_that_is_none(file, text):
     assert "\n" not in str(raised.value)
 
 
-def test_metadata_of_an_absurd_size_is_not_read(file):
+def test_metadata_of_an_absurd_size_is_not_read(file, folder):
     with pytest.raises(ContractError, match="more than 16 MB"):
         contracts.read(rewritten(file, b" " * (1 << 24) + b"{}", compression=zipfile.ZIP_DEFLATED))
+    (folder / "metadata.json").write_bytes(b" " * (1 << 24) + b"{}")
+    with pytest.raises(ContractError, match="more than 16 MB"):
+        contracts.read(folder)
 
 
-@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_archive(file, compression):
-    with zipfile.ZipFile(file) as archive:
-        text = archive.read("metadata.json")
-    content = bytearray(rewritten(file, text, compression=compression).read_bytes())
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressions_with_errors_of_their_own_are_not_tried(file, compression):
+    with pytest.raises(ContractError, match=f"compressed by method {compression}"):
+        contracts.read(rewritten(file, "{}", compression=compression))
+
+
+def test_a_damaged_archive(file):
+    content = bytearray(file.read_bytes())
     start = content.index(b"metadata.json") + len("metadata.json")
     content[start : start + 40] = bytes(range(200, 240))
     file.write_bytes(content)

@@ -38,6 +38,11 @@ def test_weights_keep_the_largest_of_what_shares_a_scale(axes):
     np.testing.assert_allclose(steps[:3], steps[:3].round(), atol=1e-6)
 
 
+def test_weights_lie_between_minus_and_plus_127_steps():
+    rounded = int8.round_weights(np.array([[1.0, -1.0, 0.3]]), (1,))
+    np.testing.assert_allclose(rounded, [[1.0, -1.0, 38 / 127]], atol=1e-12)
+
+
 def test_a_sigmoid_has_steps_of_a_256th():
     low, high = int8.SIGMOID_RANGE
     assert low == 0

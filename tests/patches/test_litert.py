@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from ultralytics import YOLO
-from ultralytics.utils import USER_CONFIG_DIR
 
 import yolo_edgequant
 from yolo_edgequant.contract import read
+from yolo_edgequant.demo.dataset import data_set
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import CompilerError, MissingToolError, OutputError
 from yolo_edgequant.options import ExportOptions
@@ -19,6 +19,8 @@ from yolo_edgequant.patches import litert
 from yolo_edgequant.targets.formats import PROFILES, resolve
 from yolo_edgequant.tflite.graph import Graph
 from yolo_edgequant.tflite.packing import check_inside
+
+OBB = Path(__file__).parents[1] / "weights/shapes-obb.pt"
 
 INTEGER_OPERATORS = {
     "ADD",
@@ -277,7 +279,11 @@ def test_edgetpu_without_a_compiler_names_the_file_and_the_command(export, shape
     assert not list(settings_folder.iterdir()), "nothing is fetched"
 
 
-def test_the_settings_folder_is_ultralytics():
-    from yolo_edgequant.upstream import models
-
-    assert models.USER_CONFIG_DIR == USER_CONFIG_DIR
+@pytest.mark.export
+def test_the_edge_tpu_is_given_rotated_boxes_in_integers(export, tmp_path, settings_folder):
+    data = data_set(tmp_path / "data", 16, 4, 160, seed=5, task="obb")
+    with pytest.raises(MissingToolError):
+        export(shutil.copy(OBB, tmp_path), data, format="edgetpu")
+    graph = Graph((tmp_path / "shapes-obb_full_integer_quant.tflite").read_bytes())
+    assert {graph.dtype(tensor) for op in graph.operations for tensor in op.outputs} == {"INT8"}
+    assert not {op.kind for op in graph.operations} & {"COS", "SIN", "DEQUANTIZE"}

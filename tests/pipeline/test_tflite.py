@@ -1,10 +1,8 @@
 """A collapse through real files, and what ``precision="auto"`` leaves in them."""
 
 import json
-from pathlib import Path
 
 import pytest
-from ultralytics import YOLO
 
 from yolo_edgequant import contract
 from yolo_edgequant.errors import VerificationError
@@ -14,10 +12,6 @@ from yolo_edgequant.tflite.graph import Graph
 from yolo_edgequant.upstream import validation
 
 pytestmark = pytest.mark.export
-
-
-def export(model, data, **options):
-    return Path(YOLO(model).export(format="tflite", quantize=8, data=data, split="train", imgsz=160, **options))
 
 
 @pytest.fixture
@@ -37,19 +31,19 @@ def broken(monkeypatch):
     return named
 
 
-def test_a_collapse_is_an_error_that_names_the_tensor_and_no_file(shapes_model, shapes_data, broken):
+def test_a_collapse_is_an_error_that_names_the_tensor_and_no_file(export, shapes_model, shapes_data, broken):
     with pytest.raises(VerificationError) as raised:
-        export(shapes_model, shapes_data, head="raw")
+        export(shapes_model, shapes_data, format="tflite", head="raw")
     assert any(f"'{name}'" in str(raised.value) for name in broken)
     assert not list(shapes_model.parent.glob("*.tflite"))
 
 
-def test_without_the_check_the_file_is_written(shapes_model, shapes_data, broken):
-    assert contract.read(export(shapes_model, shapes_data, head="raw", verify=False)).verified is None
+def test_without_the_check_the_file_is_written(export, shapes_model, shapes_data, broken):
+    assert contract.read(export(shapes_model, shapes_data, format="tflite", head="raw", verify=False)).verified is None
 
 
-def test_what_the_check_saw_is_in_the_file(shapes_model, shapes_data):
-    said = contract.read(export(shapes_model, shapes_data, head="raw"))
+def test_what_the_check_saw_is_in_the_file(export, shapes_model, shapes_data):
+    said = contract.read(export(shapes_model, shapes_data, format="tflite", head="raw"))
     assert (said.ranges, said.corrections) == ("activation", "all")
     assert said.verified.images == 3
     assert said.verified.agreement > 0.8
@@ -60,13 +54,21 @@ def float_convolutions(file):
     return [op for op in graph.operations if op.kind == "CONV_2D" and graph.dtype(op.outputs[0]) == "FLOAT32"]
 
 
-def test_mixed_precision_keeps_what_it_needs_and_reports_what_it_tried(shapes_model, shapes_data, monkeypatch):
+def test_mixed_precision_keeps_what_it_needs_and_reports_what_it_tried(export, shapes_model, shapes_data, monkeypatch):
     layers = TFLiteBuild.layers.fget
     monkeypatch.setattr(TFLiteBuild, "layers", property(lambda self: layers(self)[-8:]))  # a second each
     monkeypatch.setattr(
         validation, "accuracy", lambda file, *_, **__: 0.8 if len(float_convolutions(file)) >= 3 else 0.6
     )
-    path = export(shapes_model, shapes_data, head="raw", granularity="tensor", precision="auto", min_retention=0.9)
+    path = export(
+        shapes_model,
+        shapes_data,
+        format="tflite",
+        head="raw",
+        granularity="tensor",
+        precision="auto",
+        min_retention=0.9,
+    )
     kept = contract.read(path).in_float
     assert (kept.layers, kept.retention) == (3, 1)
     assert len(float_convolutions(path)) == 3

@@ -14,7 +14,7 @@ NAMES = ["cat", "dog", "bird"]
 
 @pytest.mark.parametrize(
     ("name", "format", "head"),
-    [("yoloe-11s-seg", "tflite", "float"), ("yolov8s-worldv2", "litert", "raw")],
+    [("yoloe-11n-seg", "tflite", "float"), ("yolov8s-worldv2", "litert", "raw")],
 )
 def test_files_agree_with_the_checkpoint(tmp_path, monkeypatch, name, format, head):
     torch.manual_seed(0)

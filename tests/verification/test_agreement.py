@@ -70,6 +70,9 @@ def test_an_object_is_in_one_pair_only():
     near = run(ONE, (70, 50, 40, 40, 0.9, 0))
     assert compared(run(ONE), twins).detections > 0.9
     assert compared(run(ONE), near).detections == pytest.approx(2 * 0.9 / 2.7)
+    both, far = run((60, *ONE[1:]), (40, *ONE[1:])), run(ONE, (250, 250, 40, 40, 0.9, 0))
+    for reference, quantized in ((far, both), (both, far)):  # each of both has 60 % of the one, and none of the other
+        assert compared(reference, quantized).detections == pytest.approx(2 * 0.9 * 0.6 / 3.6)
 
 
 def test_without_objects_the_noise_decides():

@@ -30,3 +30,17 @@ def test_images_may_be_given_to_calibration_all_the_same():
     held = Holdout(every, 16, also_calibrate=True)
     assert len(list(held)) == len(held) == 16
     assert len(held.images) == 2
+
+
+def test_images_are_kept_though_their_memory_is_used_again():
+    def stream():
+        image = np.empty((1, 2, 2, 3), np.float32)
+        for number in range(16):
+            image[:] = number
+            yield image
+
+    held = Holdout(stream(), 16)
+    assert len([image.copy() for image in held]) == 14
+    values = [float(image.max()) for image in held.images]
+    assert values == [4, 12]
+    assert [float(image.min()) for image in held.images] == values
