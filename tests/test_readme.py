@@ -45,15 +45,20 @@ def test_ci_runs_ruff_first_and_then_every_tier():
     assert [command[1:] for command in commands[:2]] == [["check", "."], ["format", "--check", "."]]
     assert programs == ["ruff", "ruff", "pytest", "pytest", "pytest"]
     tiers = [command[command.index("-m") + 1] for command in commands[2:]]
-    assert tiers == ["unit", "export", "accuracy"]
+    assert tiers == ["unit", "export or accuracy", "accuracy"]
     declared = [line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]]
-    assert declared == tiers
-    assert all(argument in {"-n", "2", "--dist", "loadfile", "-m", *tiers} for c in commands[2:] for argument in c[1:])
+    assert declared == ["unit", "export", "accuracy"]
 
 
-def test_the_accuracy_tier_runs_alone():
-    (command,) = [command for command in ci() if command[-1] == "accuracy"]
-    assert "-n" not in command
+def test_nothing_runs_beside_what_compares_times_and_memory():
+    """All tests run, and those of the costs once, in a process of their own."""
+    unit, most, costs = (command[1:] for command in ci() if Path(command[0]).name == "pytest")
+    parallel = ["-n", "2", "--dist", "loadfile"]
+    alone = "tests/accuracy/test_costs.py"
+    assert unit == [*parallel, "-m", "unit"]
+    assert most == [*parallel, "-m", "export or accuracy", f"--ignore={alone}"]
+    assert costs == ["-m", "accuracy", alone]
+    assert (ROOT / alone).is_file()
 
 
 def requirements(extra):
