@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,12 @@ from yolo_edgequant.tflite.recipe import Rule
 @pytest.fixture(scope="module")
 def calibrated(small, pictures):
     return calibrate(small, iter(pictures))
+
+
+@pytest.fixture(scope="module")
+def quantized(calibrated):
+    """Each file once."""
+    return functools.cache(lambda head, io: calibrated.quantize(head, Granularity.CHANNEL, io))
 
 
 def outputs(content, image):
@@ -62,19 +70,18 @@ def test_box_decoding_is_all_that_is_in_float(of_detector):
 
 @pytest.mark.parametrize("io", list(IO))
 @pytest.mark.parametrize("head", list(Head))
-def test_ends_have_the_types_asked_for_the_same_values_and_their_constants_inside(calibrated, pictures, io, head):
-    content = calibrated.quantize(head, Granularity.CHANNEL, io)
+def test_ends_have_the_types_asked_for_the_same_values_and_their_constants_inside(quantized, pictures, io, head):
+    content = quantized(head, io)
     graph = Graph(content)
     names = {"int8": "INT8", "uint8": "UINT8", "float": "FLOAT32"}
     assert graph.dtype(graph.inputs[0]) == names[io]
     assert graph.dtype(graph.outputs[0]) == ("FLOAT32" if head == Head.FLOAT else names[io])
-    plain = calibrated.quantize(head, Granularity.CHANNEL, IO.INT8)
-    np.testing.assert_allclose(outputs(content, pictures[0]), outputs(plain, pictures[0]), atol=1e-6)
+    np.testing.assert_allclose(outputs(content, pictures[0]), outputs(quantized(head, IO.INT8), pictures[0]), atol=1e-6)
     packing.check_inside(content)
 
 
-def test_the_input_scale_is_one_pixel_value(calibrated):
-    tensor = TFLite(calibrated.quantize(Head.INT8, Granularity.CHANNEL, IO.INT8), 1).input
+def test_the_input_scale_is_one_pixel_value(quantized):
+    tensor = TFLite(quantized(Head.INT8, IO.INT8), 1).input
     assert tensor.scale == pytest.approx(1 / 255)
     assert tensor.zero_point == -128
 

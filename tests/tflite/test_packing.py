@@ -39,6 +39,27 @@ def test_constants_move_inside_and_the_outputs_stay_bit_for_bit(behind, pictures
     assert packing.constants_inside(inside) == inside
 
 
+def test_constants_are_aligned_as_the_schema_asks(behind):
+    model = schema.Model.GetRootAs(packing.constants_inside(behind))
+    buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
+    starts = [buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if buffer.DataLength()]
+    assert len(starts) == 6, "kernels and biases"
+    assert not any(start % 16 for start in starts)
+
+
+def test_a_large_model_is_packed_at_once_and_not_byte_by_byte():
+    network = Network(1, 4, 4, 3)
+    content = network.content(network.conv(network.input, np.ones((4000, 3, 3, 3))))
+    model = packing.unpack(content)
+    for buffer in model.buffers:
+        buffer.data = None if buffer.data is None else bytes(buffer.data)  # as it comes from behind the FlatBuffer
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing._Builder, "PrependUint8", lambda self, value: calls.append(value))
+        assert len(packing.pack(model)) > 4000 * 27 * 4
+    assert not calls
+
+
 def test_operators_can_be_told_apart_by_interpreters_of_before_2_4(behind):
     """They read the old field alone, where what the quantizer adds is 0, an ADD, and stop."""
     assert (0, schema.BuiltinOperator.DEQUANTIZE) in codes(behind)

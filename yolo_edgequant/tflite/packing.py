@@ -3,9 +3,9 @@
 ai-edge-quantizer puts constants of 1024 bytes and more behind the FlatBuffer and notes where (``Buffer.offset``, a
 schema field of 2023). Older programs find no data there. Packed here, all constants lie inside.
 
-Two more things that it leaves undone are done here. Operators are noted in the field that TensorFlow up to 2.3 reads,
-where those that the quantizer added would else be read as ADD. And ``min_runtime_version``, which the converter wrote
-of the float model, is raised to what the 8 bits need.
+More that it leaves undone is done here. Constants are aligned. Operators are noted in the field that TensorFlow up to
+2.3 reads, where those that the quantizer added would else be read as ADD. And ``min_runtime_version``, which the
+converter wrote of the float model, is raised to what the 8 bits need.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ def unpack(content: bytes) -> schema.ModelT:
 
 def pack(model: schema.ModelT) -> bytes:
     """A file's bytes with all constants inside the FlatBuffer; the model's notes for old interpreters are set right."""
+    for buffer in model.buffers:
+        if isinstance(buffer.data, bytes):  # which would be packed one by one, an array at once
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
     for code in model.operatorCodes:
         code.deprecatedBuiltinCode = min(code.builtinCode, _LAST_OLD_CODE)
     for entry in model.metadata or []:
@@ -62,7 +65,7 @@ def pack(model: schema.ModelT) -> bytes:
             known = bytes(bytearray(model.buffers[entry.buffer].data)).rstrip(b"\0").decode()
             oldest = max([known, *_needed(model)], key=_numbers).encode()
             model.buffers[entry.buffer].data = np.frombuffer(oldest.ljust(16, b"\0"), np.uint8)
-    builder = flatbuffers.Builder(1 << 20)
+    builder = _Builder(1 << 20)
     builder.Finish(model.Pack(builder), _IDENTIFIER)
     return bytes(builder.Output())
 
@@ -83,6 +86,13 @@ def check_inside(content: bytes) -> None:
             f"{count} constants lie behind the FlatBuffer, where no interpreter older than TensorFlow 2.14 looks; this "
             "is a defect of yolo_edgequant, please report it"
         )
+
+
+class _Builder(flatbuffers.Builder):
+    """Aligns the constants to 16 bytes, as TFLite's schema has it and flatbuffers in Python does not."""
+
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> int:
+        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
 
 
 def _needed(model: schema.ModelT) -> set[str]:
