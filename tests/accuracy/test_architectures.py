@@ -66,7 +66,7 @@ def test_int8_agrees_with_fp32(tmp_path, monkeypatch, architecture, size, classe
     checkpoint.model, checkpoint.model.names = model, {i: f"class{i}" for i in range(classes)}
     model.task, model.args = "detect", {"imgsz": side, "data": ""}
     model.pt_path = str(tmp_path / "model.pt")
-    loader = torch.utils.data.DataLoader([{"img": image} for image in pixels[:4]], batch_size=1)
+    loader = torch.utils.data.DataLoader([{"img": image} for image in pixels], batch_size=1)
     monkeypatch.setattr(data, "check", lambda data, splits, task: None)
     monkeypatch.setattr(Exporter, "get_int8_calibration_dataloader", lambda self, prefix="": loader)
     file = checkpoint.export(format=format, quantize=8, data="drawn", imgsz=list(size), head=head, verify=False)
