@@ -20,7 +20,7 @@ from yolo_edgequant.patches import REGISTRY
 from yolo_edgequant.processes import environment
 
 FULL = {"map": 0.5, "map50": 0.6, "retention": 0.9, "latency_ms": 1.0, "size_mb": 1.0, "export_s": 1.0, "peak_mb": 9.0}
-COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run", "patches"]
+COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run", "patches", "doctor"]
 
 
 @pytest.fixture
@@ -228,7 +228,35 @@ def test_patches_prints_a_diff_of_every_patch(command):
     code, out, _ = command("patches")
     assert code == 0
     assert out.strip() == yolo_edgequant.describe().strip()
-    assert out.count("\n+++ b/ultralytics/") == len({patch.module for patch in REGISTRY.patches})
+    assert out.count("\n+++ b/ultralytics/") == len(REGISTRY._by_module())
+
+
+def test_doctor_prints_and_saves_what_is_here(command, tmp_path):
+    code, out, err = command("doctor", "--format", "openvino", "--format", "litert", "--json", "out/doctor.json")
+    assert (code, err) == (0, "")
+    assert re.search(r"^│ nncf +│ \d", out, re.MULTILINE)
+    assert re.search(r"^│ openvino +│ yes ", out, re.MULTILINE)
+    assert out.splitlines()[-1] == "written: out/doctor.json"
+    assert "not possible" not in out
+    purposes = json.loads((tmp_path / "out" / "doctor.json").read_text())["purposes"]
+    assert {purpose["name"] for purpose in purposes if purpose["possible"]} >= {"openvino", "litert", "finetune"}
+
+
+def test_doctor_exits_with_1_if_what_is_asked_for_is_not_possible(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    code, out, err = command("doctor", "--format", "openvino", "--format", "edgetpu", "--json", "doctor.json")
+    assert (code, err) == (1, "")
+    assert re.search(r"^│ edgetpu +│ no ", out, re.MULTILINE)
+    assert out.splitlines()[-2:] == ["written: doctor.json", "not possible: edgetpu"]
+    assert command("doctor")[0] == 0
+
+
+def test_doctor_refuses_an_unknown_format(command, tmp_path):
+    code, out, err = command("doctor", "--format", "onnx", "--json", "doctor.json")
+    assert (code, out) == (1, "")
+    assert err == "error: --format 'onnx' is not one of litert, tflite, edgetpu, saved_model, openvino\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_shows_square_brackets_as_they_are(command):

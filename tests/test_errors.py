@@ -18,6 +18,7 @@ OF_OTHERS = {
     ("cli.py", "typer.Exit"),
     ("finetuning.py", "ValueError"),
     ("finetuning.py", "_diverged"),
+    ("upstream/compat.py", "FileNotFoundError"),
     ("upstream/data.py", "FileNotFoundError"),
 }
 

@@ -7,23 +7,22 @@ Example:
     'yolov8n_full_integer_quant.tflite'
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from ._version import __version__
 from .describe import describe
-from .errors import EdgeQuantError, UnsupportedVersionError
-from .log import LOGGER
+from .errors import EdgeQuantError, MissingToolError, UnsupportedVersionError
 from .options import ExportOptions, options
-from .patches import REFUSALS, REGISTRY
+from .patches import FINETUNING, REGISTRY
 
 __all__ = [
     "EdgeQuantError",
     "ExportOptions",
+    "UnsupportedVersionError",
     "__version__",
     "describe",
     "disable",
@@ -35,47 +34,40 @@ __all__ = [
 ]
 
 
-def enable(force: bool = False) -> None:
+def enable(force: bool | None = None) -> None:
     """Patch Ultralytics, now or as its modules are imported. Twice is once.
 
+    Where the installed version lacks what a patch needs, an export or training that needs the patch ends in one line,
+    and everything else goes on.
+
     Args:
-        force: a version that the patches were not tested with, too.
+        force: try what lacks something all the same; None does so if ``YOLO_EDGEQUANT_FORCE`` is 1.
 
     Raises:
         MissingToolError: Ultralytics is not installed.
-        UnsupportedVersionError: its version is outside the range that a patch was tested with, or lacks a target.
     """
-    REFUSALS.disable()
-    try:
-        REGISTRY.enable(force)
-    except UnsupportedVersionError:
-        REFUSALS.enable()
-        raise
+    REGISTRY.enable(force)
 
 
 def disable() -> None:
     """Put the very functions back that the patches replaced."""
     REGISTRY.disable()
-    REFUSALS.disable()
 
 
 @contextmanager
-def patched(force: bool = False) -> Iterator[None]:
+def patched(force: bool | None = None) -> Iterator[None]:
     """Patch Ultralytics for the duration of a ``with`` block; an outer state is kept.
 
     Blocks of several threads may overlap: the last to leave restores the state before the first.
 
+    Args:
+        force: as of :func:`enable`.
+
     Raises:
-        MissingToolError, UnsupportedVersionError: see :func:`enable`.
+        MissingToolError: Ultralytics is not installed.
     """
-    refused = REFUSALS.enabled
-    REFUSALS.disable()
-    try:
-        with REGISTRY.patched(force):
-            yield
-    finally:
-        if refused:
-            REFUSALS.enable()
+    with REGISTRY.patched(force):
+        yield
 
 
 # these need torch, which importing this package must not
@@ -85,19 +77,11 @@ _LAZY = {"finetune": "finetuning", "swap_activation": "training.activations"}
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "finetune" and REGISTRY.enabled:
+        REGISTRY.require(FINETUNING, "finetune()")
     return getattr(import_module(f".{_LAZY[name]}", __name__), name)
 
 
-def _enable_where_possible() -> None:
-    """Patch the Ultralytics that is there; one that the patches were not tested with is left as it is, with a notice.
-
-    The runtime on a device has none, and works beside any.
-    """
-    try:
-        enable(force=os.environ.get("YOLO_EDGEQUANT_FORCE") == "1")
-    except UnsupportedVersionError as error:
-        LOGGER.warning(f"Ultralytics is left unpatched: {error}")
-
-
-if find_spec("ultralytics") is not None:
-    _enable_where_possible()
+if find_spec("ultralytics") is not None:  # a device that only infers has none
+    with suppress(MissingToolError):  # a folder of that name, which nobody installed
+        enable()

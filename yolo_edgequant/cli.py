@@ -220,6 +220,37 @@ def patches() -> None:
     typer.echo(describe())
 
 
+@app.command()
+def doctor(
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            help="Format whose export has to be possible; may be repeated. Without it all those whose packages are "
+            "installed, or else the runtime.",
+        ),
+    ] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+) -> None:
+    """Show what is installed beside what exports, training and the runtime need; exit status 1 if one is not possible.
+
+    Example: yolo-edgequant doctor --format litert --format openvino
+    """
+    from .doctor import examine, save, tables
+
+    report = examine()
+    failing = report.failing(formats or ())
+    console.print(tables(report))
+    if as_json is not None:
+        save(report, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+    if failing:
+        console.print(
+            f"[red]not possible:[/red] {escape(', '.join(purpose.name for purpose in failing))}", soft_wrap=True
+        )
+        raise typer.Exit(1)
+
+
 def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> None:
     """Run a bench, its table growing on a terminal, a line for each step and row elsewhere."""
     from .bench import report

@@ -229,7 +229,7 @@ class Contract:
         if self.checksum is not None:
             ours["checksum"] = self.checksum
         stride = upstream.get("stride", self.stride) if self.is_upstream else _UNREADABLE
-        return {**upstream, "stride": stride, "edgequant": ours}
+        return {**upstream, "stride": stride, "end2end": self.end2end, "edgequant": ours}
 
     @classmethod
     def of(cls, metadata: Any) -> Contract:
@@ -297,6 +297,15 @@ def read(path: Path) -> Contract:
     except ContractError as error:
         raise ContractError(f"'{path}' cannot be read: {error}") from error
     return contract
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    """All metadata of a ``.tflite`` file or an OpenVINO model's folder, whoever wrote it; empty if none can be read."""
+    try:
+        metadata, _ = (_folder if path.is_dir() else _archive)(path)
+    except ContractError:
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def append(path: Path, contract: Contract, upstream: Mapping[str, Any]) -> None:

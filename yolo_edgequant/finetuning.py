@@ -32,8 +32,8 @@ from .training import curve, rescaling
 from .training.activations import check, swap_activation
 from .training.fake_quantization import FakeQuantization, quantization_of
 from .training.qat import TARGETS, FilePoints, find_points, with_fake_quantization
+from .upstream import compat, export_head, heads, validation
 from .upstream import data as data_sets
-from .upstream import export_head, heads, validation
 from .upstream.data import ImageArrays, TrainingImages
 from .upstream.models import YOLO, has_common_forward, quiet, training_arguments
 
@@ -524,7 +524,7 @@ class TrainingProgress:
 
     def epoch(self, trainer: Any) -> None:
         """An epoch is done."""
-        loss = sum(part.sum().item() for part in trainer.tloss.values())
+        loss = compat.total_loss(trainer)
         if not loss < _EXPLODED * self._least:
             raise _diverged(trainer, f"loss {loss:.3g}, {loss / self._least:.1f} times its least")
         self._least = min(self._least, loss)

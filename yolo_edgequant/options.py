@@ -6,18 +6,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
-from enum import StrEnum
+from enum import Enum
 from typing import Any
 
 from .errors import OptionError
 
 
-class _Choice(StrEnum):
+class Choice(str, Enum):
+    """One of a few words, and that word itself as a text; Python's StrEnum is not in 3.10."""
+
+    __str__ = str.__str__
+
     def __repr__(self) -> str:  # messages quote what the user wrote
         return repr(self.value)
 
 
-class Head(_Choice):
+class Head(Choice):
     """Arithmetic of box decoding, which turns the detection convolutions' outputs into boxes and scores."""
 
     INT8 = "int8"
@@ -25,14 +29,14 @@ class Head(_Choice):
     RAW = "raw"
 
 
-class Granularity(_Choice):
+class Granularity(Choice):
     """What shares one scale of the weights."""
 
     CHANNEL = "channel"
     TENSOR = "tensor"
 
 
-class RangeEstimator(_Choice):
+class RangeEstimator(Choice):
     """How the ranges of activations are estimated; see :mod:`.tflite.ranges`. NNCF has its own."""
 
     ACTIVATION = "activation"
@@ -40,7 +44,7 @@ class RangeEstimator(_Choice):
     NNCF = "nncf"
 
 
-class IO(_Choice):
+class IO(Choice):
     """Type of a file's input, and of its outputs where they are quantized."""
 
     INT8 = "int8"
@@ -48,7 +52,7 @@ class IO(_Choice):
     FLOAT = "float"
 
 
-class Corrections(_Choice):
+class Corrections(Choice):
     """What is corrected beside the ranges. NNCF has its own."""
 
     ALL = "all"
@@ -59,7 +63,7 @@ class Corrections(_Choice):
     NNCF = "nncf"
 
 
-class Precision(_Choice):
+class Precision(Choice):
     """Of the layers: all in 8 bits, or some in float where the retention needs it."""
 
     INT8 = "int8"
@@ -67,7 +71,7 @@ class Precision(_Choice):
 
 
 #: The options with a list of choices.
-CHOICES: dict[str, type[_Choice]] = {
+CHOICES: dict[str, type[Choice]] = {
     "head": Head,
     "granularity": Granularity,
     "ranges": RangeEstimator,

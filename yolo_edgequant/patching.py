@@ -1,7 +1,9 @@
 """Patches of another package's functions: a registry that applies and undoes them exactly.
 
-A patch is data: where, what, which versions, why. Modules that are not imported yet are patched when they arrive, so
-the order of imports does not matter. This module knows nothing of YOLO.
+A patch is data: where, what, what it needs, why. What is missing is found in the package's source before anything of it
+is imported; such a patch is left out, and the purposes that it serves are refused when they are asked for. Modules that
+are not imported yet are patched when they arrive, so the order of imports does not matter. This module knows nothing of
+YOLO.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import os
 import re
 import threading
 import tokenize
@@ -21,6 +24,8 @@ from types import ModuleType
 from typing import Any
 
 from .errors import MissingToolError, UnsupportedVersionError
+from .log import LOGGER
+from .needs import missing
 
 
 @dataclass(frozen=True)
@@ -32,20 +37,37 @@ class Patch:
         target: name inside the module, for example ``Exporter.__call__``.
         replacement: name of a function, ``module:function``, called as ``function(original, *args, **kwargs)`` in the
             target's place; its module is imported at the first call.
-        versions: the package versions that the patch was tested with, as in a requirement.
         why: one sentence.
+        parameters: of the target, by the names that the replacement knows them by.
+        serves: the purposes that are not to be had without this patch; none if it is only a convenience.
+        needs: what the replacement uses besides, as :mod:`.needs` reads it.
+        is_door: this is where purposes are refused, so that without it nothing but a warning is left.
+        first: the first version that has the target, where that is not the first of those that were tested.
+        since, until: versions of the distribution between which there is something to patch; in others another patch
+            does this one's work.
     """
 
     module: str
     target: str
     replacement: str
-    versions: str
     why: str
+    parameters: tuple[str, ...] = ()
+    serves: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    is_door: bool = False
+    first: str | None = None
+    since: str | None = None
+    until: str | None = None
 
     @property
     def attribute(self) -> str:
         """The target's last name."""
         return self.target.rsplit(".", 1)[-1]
+
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        """The target with its parameters, and the other needs."""
+        return (f"{self.module}:{self.target}({', '.join(self.parameters)})", *self.needs)
 
 
 @dataclass
@@ -53,18 +75,24 @@ class Registry:
     """A set of patches of one distribution.
 
     Attributes:
-        distribution: name of the patched distribution, for its installed version.
+        distribution: name of the patched distribution, which is also its package's.
         patches: in the order in which they are applied.
+        tested: the versions of the distribution that all of this was tried with, as in a requirement.
+        override: environment variable that is 1 to try a version all the same.
     """
 
     distribution: str
     patches: tuple[Patch, ...]
+    tested: str
+    override: str
     _enabled: bool = False
+    _forced: bool = False
     _hooked: bool = False
     _contexts: int = 0
-    _enabled_outside: bool = False
+    _outside: tuple[bool, bool] = (False, False)
     _modules: dict[str, ModuleType] = field(default_factory=dict)
-    _originals: dict[Patch, tuple[Any, Any]] = field(default_factory=dict)
+    _originals: dict[Patch, tuple[Any, Any, bool]] = field(default_factory=dict)
+    _warned: set[Patch] = field(default_factory=set)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -72,80 +100,13 @@ class Registry:
         """True while the patches are in force."""
         return self._enabled
 
-    def enable(self, force: bool = False) -> None:
-        """Apply every patch, now or when its module is imported. Twice is once.
-
-        A target that does not exist disables all patches again; in a module that is imported later, its import fails.
-
-        Args:
-            force: apply to a version outside the tested range, too.
+    @property
+    def version(self) -> str:
+        """The installed version of the distribution.
 
         Raises:
-            MissingToolError: the distribution is not installed.
-            UnsupportedVersionError: its version is outside the range that a patch was tested with, or lacks a target.
+            MissingToolError: it is not installed.
         """
-        self._check_version(force)
-        with self._lock:
-            self._enabled = True
-            for module in self._modules.values():
-                self._apply(module)
-        import wrapt
-
-        if not self._hooked:  # outside the lock, which a thread needs to finish an import that is waited for here
-            for name in self._by_module():
-                wrapt.register_post_import_hook(self._arrived, name)
-            self._hooked = True
-
-    def disable(self) -> None:
-        """Put the very objects back that the patches replaced."""
-        with self._lock:
-            self._enabled = False
-            for patch, (owner, original) in reversed(self._originals.items()):
-                setattr(owner, patch.attribute, original)
-            self._originals.clear()
-
-    @contextmanager
-    def patched(self, force: bool = False) -> Iterator[None]:
-        """Apply the patches for the duration of a ``with`` block; an outer state is kept.
-
-        Blocks of several threads may overlap: the last to leave restores the state before the first.
-        """
-        with self._lock:
-            if not self._contexts:
-                self._enabled_outside = self._enabled
-            self._contexts += 1
-        try:
-            self.enable(force)
-            yield
-        finally:
-            with self._lock:
-                self._contexts -= 1
-                if not self._contexts and not self._enabled_outside:
-                    self.disable()
-
-    def describe(self) -> str:
-        """A unified diff of each upstream file, with the reasons and versions of its patches above it.
-
-        Raises:
-            MissingToolError: the distribution is not installed.
-            UnsupportedVersionError: its version lacks a target.
-        """
-        self._version()
-        return "\n".join(self._describe(*item) for item in self._by_module().items())
-
-    def _describe(self, name: str, patches: list[Patch]) -> str:
-        module = importlib.import_module(name)
-        with self._lock:
-            originals = {patch: self._originals.get(patch) or self._target(patch, module) for patch in patches}
-        return _diff(module, {patch: original for patch, (_, original) in originals.items()})
-
-    def _by_module(self) -> dict[str, list[Patch]]:
-        modules: dict[str, list[Patch]] = {}
-        for patch in self.patches:
-            modules.setdefault(patch.module, []).append(patch)
-        return modules
-
-    def _version(self) -> str:
         try:
             return metadata.version(self.distribution)
         except metadata.PackageNotFoundError:
@@ -153,16 +114,144 @@ class Registry:
                 f"{self.distribution} is not installed; install it with: pip install {self.distribution}"
             ) from None
 
-    def _check_version(self, force: bool) -> None:
+    @property
+    def is_tested(self) -> bool:
+        """True if the installed version is one of those that all of this was tried with."""
         from packaging.specifiers import SpecifierSet
 
-        version = self._version()
+        return SpecifierSet(self.tested).contains(self.version, prereleases=True)
+
+    @functools.cached_property
+    def problems(self) -> dict[Patch, str]:
+        """What is missing in the installed version, for each patch that lacks something of what it needs."""
+        clauses = {}
         for patch in self.patches:
-            if not force and version not in SpecifierSet(patch.versions):
-                raise UnsupportedVersionError(
-                    f"{self.distribution} {version} is outside the range that yolo_edgequant was tested with "
-                    f"({patch.versions}); install a version in it, or set YOLO_EDGEQUANT_FORCE=1 to try this one"
-                )
+            if self._is_for_version(patch):
+                clause = next((clause for clause in map(missing, patch.all_needs) if clause is not None), None)
+                if clause is not None:
+                    clauses[patch] = clause
+        return clauses
+
+    def require(self, purpose: str, asked: str) -> None:
+        """Refuse a purpose that some patch serves which lacks something; not where the override is given.
+
+        Args:
+            purpose: one of those in :attr:`Patch.serves`.
+            asked: what the user asked for, in words.
+
+        Raises:
+            UnsupportedVersionError: with what is missing, the tested versions and how to override.
+        """
+        if self._forced:
+            return
+        lacking = {patch: clause for patch, clause in self.problems.items() if purpose in patch.serves}
+        if not lacking:
+            return
+        patch = next((patch for patch in lacking if patch.first is not None), next(iter(lacking)))
+        tested = self.tested if patch.first is None else f"{self.tested}, and in it {patch.first} or later"
+        raise UnsupportedVersionError(
+            f"{asked} is not possible with {self.distribution} {self.version}: {lacking[patch]}, which "
+            f"{patch.replacement.partition('.')[0]} needs; install a version that it was tested with "
+            f"({tested}), or set {self.override}=1 to try this one all the same"
+        )
+
+    def in_force(self, target: str) -> bool:
+        """True if a target is patched, or will be when its module is imported."""
+        return self._enabled and any(patch.target == target and self._applies(patch) for patch in self.patches)
+
+    def enable(self, force: bool | None = None) -> None:
+        """Apply every patch whose needs are there, now or when its module is imported. Twice is once.
+
+        Args:
+            force: also apply those that lack something, as far as they have a target, and refuse no purpose; None to
+                take that from the environment.
+
+        Raises:
+            MissingToolError: the distribution is not installed.
+        """
+        _ = self.version
+        with self._lock:
+            forced = os.environ.get(self.override) == "1" if force is None else force
+            if self._enabled and forced != self._forced:
+                self.disable()
+            self._enabled, self._forced = True, forced
+            for module in self._modules.values():
+                self._apply(module)
+        import wrapt
+
+        if not self._hooked:  # outside the lock, which a thread needs to finish an import that is waited for here
+            for name in dict.fromkeys(patch.module for patch in self.patches):
+                wrapt.register_post_import_hook(self._arrived, name)
+            self._hooked = True
+
+    def disable(self) -> None:
+        """Put the very objects back that the patches replaced."""
+        with self._lock:
+            self._enabled = False
+            for patch, (owner, original, inherited) in reversed(self._originals.items()):
+                if inherited:
+                    delattr(owner, patch.attribute)
+                else:
+                    setattr(owner, patch.attribute, original)
+            self._originals.clear()
+
+    @contextmanager
+    def patched(self, force: bool | None = None) -> Iterator[None]:
+        """Apply the patches for the duration of a ``with`` block; an outer state is kept.
+
+        Blocks of several threads may overlap: the last to leave restores the state before the first.
+        """
+        with self._lock:
+            if not self._contexts:
+                self._outside = self._enabled, self._forced
+            self._contexts += 1
+        try:
+            self.enable(force)
+            yield
+        finally:
+            with self._lock:
+                self._contexts -= 1
+                enabled, forced = self._outside
+                if not self._contexts and not enabled:
+                    self.disable()
+                elif not self._contexts and self._enabled:
+                    self.enable(forced)
+
+    def describe(self) -> str:
+        """A unified diff of each upstream file, with the reasons of its patches above it.
+
+        Raises:
+            MissingToolError: the distribution is not installed.
+        """
+        _ = self.version
+        return "\n".join(self._describe(*item) for item in self._by_module().items())
+
+    def _describe(self, name: str, patches: list[Patch]) -> str:
+        module = importlib.import_module(name)
+        with self._lock:
+            targets = {patch: self._originals.get(patch) or self._target(patch, module) for patch in patches}
+        return _diff(module, {patch: original for patch, (_, original, inherited) in targets.items() if not inherited})
+
+    def _by_module(self) -> dict[str, list[Patch]]:
+        """The patches that apply, by the module of their target."""
+        modules: dict[str, list[Patch]] = {}
+        for patch in self.patches:
+            if self._applies(patch):
+                modules.setdefault(patch.module, []).append(patch)
+        return modules
+
+    def _applies(self, patch: Patch) -> bool:
+        """True if a patch can be applied to this version, and lacks nothing or is forced."""
+        if not self._is_for_version(patch) or missing(patch.all_needs[0].partition("(")[0]) is not None:
+            return False
+        return self._forced or patch not in self.problems
+
+    def _is_for_version(self, patch: Patch) -> bool:
+        from packaging.version import Version
+
+        version = Version(self.version)
+        after = patch.since is None or version >= Version(patch.since)
+        return after and (patch.until is None or version < Version(patch.until))
 
     def _arrived(self, module: ModuleType) -> None:
         module = importlib.import_module(module.__name__)  # waits if another thread is in the middle of importing it
@@ -172,27 +261,23 @@ class Registry:
                 self._apply(module)
 
     def _apply(self, module: ModuleType) -> None:
-        """Apply the module's patches, or disable all if a target does not exist."""
-        try:
-            for patch in self.patches:
-                if patch.module == module.__name__ and patch not in self._originals:
-                    owner, original = self._target(patch, module)
-                    self._originals[patch] = owner, original
-                    setattr(owner, patch.attribute, _replaced(patch, original))
-        except UnsupportedVersionError:
-            self.disable()
-            raise
+        """Apply the module's patches."""
+        for patch in self._by_module().get(module.__name__, ()):
+            if patch not in self._originals:
+                self._originals[patch] = owner, original, _ = self._target(patch, module)
+                setattr(owner, patch.attribute, _replaced(patch, original))
+        for patch, clause in self.problems.items():
+            if patch.is_door and patch.module == module.__name__ and patch not in {*self._originals, *self._warned}:
+                self._warned.add(patch)
+                LOGGER.warning(
+                    f"{self.distribution} {self.version}: {clause}, which {patch.replacement.partition('.')[0]} needs; "
+                    f"{' and '.join(patch.serves)} are {self.distribution}' own (tested: {self.tested})"
+                )
 
-    def _target(self, patch: Patch, module: ModuleType) -> tuple[Any, Any]:
-        """The class or module that holds the target, and the target."""
-        try:
-            owner = functools.reduce(getattr, patch.target.split(".")[:-1], module)
-            return owner, vars(owner)[patch.attribute]
-        except (AttributeError, KeyError):
-            raise UnsupportedVersionError(
-                f"{self.distribution} {self._version()} has no {patch.module}.{patch.target}, which yolo_edgequant "
-                f"patches; install a version that it was tested with ({patch.versions})"
-            ) from None
+    def _target(self, patch: Patch, module: ModuleType) -> tuple[Any, Any, bool]:
+        """The class or module that holds the target, the target, and whether it is of a base class."""
+        owner = functools.reduce(getattr, patch.target.split(".")[:-1], module)
+        return owner, inspect.getattr_static(owner, patch.attribute), patch.attribute not in vars(owner)
 
 
 @functools.cache
@@ -220,7 +305,7 @@ def _diff(module: ModuleType, originals: dict[Patch, Any]) -> str:
         after[start - 1 : start - 1 + len(lines)] = _spliced(patch, lines)
     path = module.__name__.replace(".", "/") + ".py"
     diff = difflib.unified_diff(before, after, f"a/{path}", f"b/{path}")
-    about = [f"# {patch.target} ({patch.versions}): {patch.why}\n" for patch in originals]
+    about = [f"# {patch.target}: {patch.why}\n" for patch in originals]
     return "".join(about + [line if line[-1] == "\n" else f"{line}\n\\ No newline at end of file\n" for line in diff])
 
 

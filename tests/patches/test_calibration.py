@@ -78,7 +78,9 @@ def test_one_image_in_eight_is_held_back(shapes_model, shapes_data, monkeypatch)
 
 def test_a_short_batch_is_filled_by_repeating():
     images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 2, 4)
-    first, second = calibration.batches([{"img": images[:2]}, {"img": images[2:]}], 2, channels_last=False)
+    batches = calibration.Batches([{"img": images[:2]}, {"img": images[2:]}], 2, channels_last=False)
+    assert len(batches) == len(list(batches)) == 2
+    first, second = batches  # a second time
     assert first.shape == second.shape == (2, 3, 2, 4)
     assert first.dtype == np.float32
     np.testing.assert_allclose(first[:, 0, 0, 0] * 255, [0, 1])
@@ -87,7 +89,7 @@ def test_a_short_batch_is_filled_by_repeating():
 
 def test_channels_come_last_where_the_file_has_them_last():
     image = torch.arange(24, dtype=torch.uint8).view(1, 3, 2, 4)
-    (values,) = calibration.batches([{"img": image}], 1, channels_last=True)
+    (values,) = calibration.Batches([{"img": image}], 1, channels_last=True)
     assert values.shape == (1, 2, 4, 3)
     assert values.flags.c_contiguous
     np.testing.assert_allclose(values[0, 1, 2] * 255, image[0, :, 1, 2])

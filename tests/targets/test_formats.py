@@ -1,14 +1,15 @@
 import importlib.util
-import tomllib
+import platform
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import tomllib
 from packaging.requirements import Requirement
 
 from yolo_edgequant.errors import MissingToolError, OptionError
 from yolo_edgequant.options import CHOICES, Corrections, ExportOptions, choices
-from yolo_edgequant.targets.formats import PROFILES, Format, Profile, require_packages, resolve
+from yolo_edgequant.targets.formats import PROFILES, Format, Profile, converter_gap, require_packages, resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,3 +160,60 @@ def test_what_is_not_installed_is_named_with_the_extra(name, monkeypatch):
         require_packages(profile)
     assert profile.packages[0] in str(caught.value)
     assert f"yolo-edgequant[{profile.extra}]" in str(caught.value)
+
+
+def platform_is(monkeypatch, system, machine):
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+
+
+def installed_but(monkeypatch, *missing):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else object())
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "name"),
+    [
+        ("Linux", "aarch64", "Linux aarch64"),
+        ("Linux", "armv7l", "Linux armv7l"),
+        ("Windows", "AMD64", "Windows AMD64"),
+        ("Windows", "ARM64", "Windows ARM64"),
+        ("Darwin", "x86_64", "macOS x86_64"),
+    ],
+)
+@pytest.mark.parametrize("missing", ["litert_torch", "litert_converter"])
+def test_where_the_converter_has_no_wheels_it_says_so_and_names_no_pip(monkeypatch, system, machine, name, missing):
+    platform_is(monkeypatch, system, machine)
+    installed_but(monkeypatch, missing)
+    for format, profile in PROFILES.items():
+        if profile.is_tflite:
+            with pytest.raises(MissingToolError) as caught:
+                require_packages(profile)
+            assert str(caught.value) == (
+                f"format={format!r} cannot be exported here: litert-converter has wheels for Linux x86-64 and macOS "
+                f"arm64 alone, not for {name}; export it on one of those, or format='openvino', which also works on "
+                "Linux aarch64 and Windows"
+            )
+    require_packages(PROFILES["openvino"])
+
+
+@pytest.mark.parametrize(("system", "machine"), [("Linux", "x86_64"), ("Darwin", "arm64")])
+def test_where_the_converter_has_wheels_the_extra_is_named(monkeypatch, system, machine):
+    platform_is(monkeypatch, system, machine)
+    assert converter_gap() is None
+    installed_but(monkeypatch, "litert_torch")
+    with pytest.raises(
+        MissingToolError, match=r"needs litert_torch; install with: pip install 'yolo-edgequant\[litert\]'"
+    ):
+        require_packages(PROFILES["tflite"])
+
+
+def test_a_converter_that_is_there_is_taken_on_any_platform(monkeypatch):
+    platform_is(monkeypatch, "Linux", "riscv64")
+    installed_but(monkeypatch)
+    for profile in PROFILES.values():
+        require_packages(profile)
+    installed_but(monkeypatch, "nncf", "ai_edge_quantizer")
+    for name, extra in (("openvino", "openvino"), ("litert", "litert")):
+        with pytest.raises(MissingToolError, match=rf"install with: pip install 'yolo-edgequant\[{extra}\]'"):
+            require_packages(PROFILES[name])

@@ -41,6 +41,36 @@ def test_classification_data_goes_by_a_folder_or_its_name(tmp_path, monkeypatch)
     assert data.check(str(tmp_path / "flowers"), ["val"], "classify")["nc"] == 2
 
 
+def test_calibration_is_on_what_is_given(shapes_data, caplog):
+    assert data.for_calibration(shapes_data, "val", "detect") == str(shapes_data)
+    assert not caplog.records
+    with pytest.raises(DataError, match=r"no images: data='nowhere\.yaml'"):
+        data.for_calibration("nowhere.yaml", "val", "detect")
+
+
+def test_without_data_calibration_is_on_upstreams_choice_if_it_is_here(shapes_data, monkeypatch, caplog):
+    monkeypatch.setattr("ultralytics.data.utils.DATASETS_DIR", shapes_data.parent.parent)
+    (folder := shapes_data.parent.parent / "coco8").symlink_to(shapes_data.parent)
+    try:
+        assert data.for_calibration(None, "val", "detect") == "coco8.yaml"
+    finally:
+        folder.unlink()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "the few images in 'coco8.yaml'; pass data='your.yaml' (100 images or more" in record.message
+
+
+@pytest.mark.parametrize(
+    ("task", "name"), [("detect", "coco8.yaml"), ("obb", "dota8.yaml"), ("classify", "imagenet10")]
+)
+def test_without_data_nor_upstreams_choice_both_ways_out_are_named(task, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "DATASETS_DIR", tmp_path)
+    monkeypatch.setattr("ultralytics.data.utils.DATASETS_DIR", tmp_path)
+    with pytest.raises(DataError, match=rf"pass data='your\.yaml' .*'{name}', is not on this machine") as error:
+        data.for_calibration(None, "val", task)
+    assert "\n" not in str(error.value)
+
+
 def test_training_images_are_spread_evenly_and_read_again(shapes_data):
     images = data.TrainingImages(shapes_data, 160, 5, batch=2)
     parts = list(images)

@@ -9,16 +9,13 @@ from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.options import ExportOptions
 from yolo_edgequant.targets.formats import PROFILES, resolve
 from yolo_edgequant.upstream.export_head import as_exported, prepare
-from yolo_edgequant.upstream.heads import one_to_one
 
 SMALL = WEIGHTS.parents[2] / "tests" / "weights"
 SIZE = (160, 160)
 
 
 def prepared(file, format, head, trained=None, nms_free=False):
-    model = YOLO(file).model
-    model, facts = as_exported(one_to_one(model) if nms_free else model, SIZE)
-    facts["end2end"] = nms_free
+    model, facts = as_exported(YOLO(file).model, SIZE, nms_free)
     request = resolve(PROFILES[format], ExportOptions(head=head))
     return model, prepare(model, request, SIZE, facts, trained)
 

@@ -11,7 +11,6 @@ from yolo_edgequant.upstream.heads import (
     decode_in_unit_square,
     dfl_as_sum,
     fold_texts,
-    one_to_one,
     output_raw,
     skip_top_k,
 )
@@ -161,8 +160,7 @@ def test_heads_whose_scores_are_no_convolution_are_refused(name, what):
 def test_the_hosts_choice_equals_the_heads(name, agnostic):
     size = (96, 160)
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
-    model = one_to_one(lively(name, image, end2end=True))
-    model.end2end = False  # as upstream does for INT8
+    model = lively(name, image, end2end=True)
     head = model.model[-1]
     assert head.end2end
     head.agnostic_nms, head.max_det = agnostic, 20

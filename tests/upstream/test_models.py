@@ -2,7 +2,6 @@ import logging
 
 import pytest
 from ultralytics import YOLO
-from ultralytics.nn.backends import litert
 from ultralytics.utils import LOGGER, USER_CONFIG_DIR
 
 from yolo_edgequant.demo.train import WEIGHTS
@@ -36,9 +35,3 @@ def test_quiet_leaves_warnings_and_ends():
     with models.quiet():
         assert LOGGER.getEffectiveLevel() == logging.WARNING
     assert LOGGER.level == before
-
-
-def test_threads_of_upstreams_own_litert_backend(monkeypatch):
-    monkeypatch.setattr(litert, "NUM_THREADS", 5)
-    models.set_litert_threads(3)
-    assert litert.NUM_THREADS == 3

@@ -120,7 +120,8 @@ def images(
 
     REGISTRY.disable()
     from ..upstream import data as data_sets
-    from ..upstream.models import YOLO, set_litert_threads
+    from ..upstream.compat import set_litert_threads
+    from ..upstream.models import YOLO
 
     cv2.setNumThreads(threads)
     torch.set_num_threads(threads)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from ultralytics.nn.backends import LiteRTBackend, OpenVINOBackend, TensorFlowBackend
-from ultralytics.nn.backends.base import BaseBackend
 
 from ..contract import Contract
 from ..decoding import raw
 from ..decoding.in_torch import Grid, pixel_factors, turned
 from ..errors import ContractError
 from ..runtime.interpreter import Tensor
+from ..upstream import compat
+
+if TYPE_CHECKING:  # not all of them are in all releases
+    from ultralytics.nn.backends import LiteRTBackend, OpenVINOBackend, TensorFlowBackend
+    from ultralytics.nn.backends.base import BaseBackend
 
 
 def apply_metadata(original: Callable[..., None], self: BaseBackend, metadata: dict[str, Any] | None) -> None:
@@ -39,7 +42,7 @@ def litert_forward(
     original: Callable[..., list[np.ndarray]], self: LiteRTBackend, im: torch.Tensor
 ) -> list[np.ndarray]:
     """``LiteRTBackend.forward``, by the contract if the file is ours."""
-    if contract_of(self) is None or self.intel:
+    if contract_of(self) is None or compat.runs_on_intel_npu(self):
         return original(self, im)
     return _run(self, im.permute(0, 2, 3, 1) if self.nhwc else im, self.nhwc)
 
@@ -54,10 +57,24 @@ def openvino_forward(original: Callable[..., list[Any]], self: OpenVINOBackend, 
 def tensorflow_forward(
     original: Callable[..., list[np.ndarray]], self: TensorFlowBackend, im: torch.Tensor
 ) -> list[np.ndarray]:
-    """``TensorFlowBackend.forward``, by the contract if the file is ours and for the Edge TPU."""
-    if self.format != "edgetpu" or contract_of(self) is None:
+    """``TensorFlowBackend.forward``, by the contract if the file is ours and a ``.tflite``.
+
+    Args:
+        im: (1, H, W, 3), whatever the file takes.
+    """
+    contract = contract_of(self)
+    if self.format not in {"edgetpu", "tflite"} or contract is None:
         return original(self, im)
-    return _run(self, im, True)
+    return _run(self, im if contract.channels_last else im.permute(0, 3, 1, 2), contract.channels_last)
+
+
+def tensorflow_load(original: Callable[..., None], self: TensorFlowBackend, weight: Any) -> None:
+    """``TensorFlowBackend.load_model``, which finds LiteRT's interpreter, too."""
+    if self.format != "tflite":
+        original(self, weight)
+        return
+    with compat.interpreter_for_tflite():
+        original(self, weight)
 
 
 def contract_of(backend: BaseBackend) -> Contract | None:
@@ -74,9 +91,12 @@ def _run(self: LiteRTBackend | TensorFlowBackend, image: torch.Tensor, channels_
     self.interpreter.set_tensor(source["index"], Tensor.of(source).stored(values))
     self.interpreter.invoke()
     outputs = [Tensor.of(d).values(self.interpreter.get_tensor(d["index"])) for d in self.output_details]
-    if channels_last:
-        outputs = [y.transpose(0, 3, 1, 2) if y.ndim == 4 else y for y in outputs]
-    return finish(contract_of(self), outputs, size)
+    return finish(contract_of(self), maps_first(outputs) if channels_last else outputs, size)
+
+
+def maps_first(outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The outputs of an NHWC file with the channels of maps before their cells."""
+    return [values.transpose(0, 3, 1, 2) if values.ndim == 4 else values for values in outputs]
 
 
 def finish(contract: Contract, outputs: Sequence[Any], size: tuple[int, int]) -> list[Any]:

@@ -37,12 +37,26 @@ def calibration_loader(original: Callable[..., DataLoader], self: Exporter, pref
     return DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn, drop_last=True)
 
 
-def batches(loader: DataLoader, batch: int, channels_last: bool) -> Iterator[np.ndarray]:
-    """The loader's images one batch at a time, float32 from 0 to 1; a short batch is filled by repeating."""
-    for item in loader:
-        images = item["img"].numpy().astype(np.float32) / 255
-        images = np.resize(images, (batch, *images.shape[1:]))
-        yield np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if channels_last else images
+class Batches:
+    """A loader's images one batch at a time, float32 from 0 to 1; can be iterated over again.
+
+    Args:
+        loader: from Ultralytics, of uint8 images (B, 3, H, W).
+        batch: images of a batch; a short one is filled by repeating.
+        channels_last: give (B, H, W, 3).
+    """
+
+    def __init__(self, loader: DataLoader, batch: int, channels_last: bool) -> None:
+        self._loader, self._batch, self._channels_last = loader, batch, channels_last
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for item in self._loader:
+            images = item["img"].numpy().astype(np.float32) / 255
+            images = np.resize(images, (self._batch, *images.shape[1:]))
+            yield np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self._channels_last else images
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..log import quiet
 from ..options import NAMES, Head, options
 from ..targets.formats import Format, Request
 from ..training.fake_quantization import quantization_of, without_fake_quantization
-from ..upstream import heads
+from ..upstream import compat
 from . import preflight
 
 # The converters trace through global state of torch, JAX and MLIR, so one export of ours runs at a time.
@@ -55,10 +55,10 @@ def model_export(original: Callable[..., str], self: Model, **kwargs: Any) -> st
     ours = {name: kwargs.pop(name) for name in NAMES & kwargs.keys()}
     given = {name: value for name, value in ours.items() if value is not None}
     with options(**given), quiet(kwargs.get("verbose") is False):
-        return original(self, **kwargs)
+        return original(self, **compat.export_arguments(kwargs))
 
 
-def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module) -> str:
+def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module | None = None) -> str:
     """``Exporter.__call__``, which hands INT8 exports of our formats to our converters."""
     request = preflight.request_of(self)
     if request is None:
@@ -72,12 +72,11 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
         self.args.data = "none, the ranges were trained"  # or upstream falls back to a set of its own
     self.edgequant_job = ExportJob(request, None if quantization is None else model)
     model = without_fake_quantization(model)
-    if head is not None and self.args.nms is False and getattr(head, "one2one_cv2", None) is not None:
-        model = heads.one_to_one(model)
     preflight.check_integers(request, model)
-    if request.profile.format in {Format.TFLITE, Format.EDGETPU}:
-        self.args.format = Format.LITERT.value  # upstream's name of the way to .tflite; the request has the format
-        self.args.opset = None  # no ONNX on this way
+    if request.profile.format in {Format.LITERT, Format.TFLITE, Format.EDGETPU}:
+        # whichever release it is, upstream prepares a model for OpenVINO as it is, NMS-free branch included
+        self.args.format = Format.OPENVINO.value
+        compat.keep_nms_free(self.args, compat.is_nms_free(self.args))
     with _one_at_a_time, _printing_our_command(self):
         return original(self, model)
 

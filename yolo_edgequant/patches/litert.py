@@ -1,11 +1,10 @@
-"""``.tflite`` files: upstream's LiteRT export, replaced in an INT8 export of ours."""
+"""``.tflite`` files of an INT8 export of ours."""
 
 from __future__ import annotations
 
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,29 @@ from ..training.tflite_points import trained_graph
 from ..upstream import export_head
 from ..upstream.models import edgetpu_compiler
 from ..verification.holdout import Holdout
-from .calibration import batches, search
+from .calibration import Batches, search
 from .exporter import job_of
 
 
-def export_litert(original: Callable[..., str], self: Exporter, *args: Any, **kwargs: Any) -> str:
-    """``Exporter.export_litert``, which in an INT8 export of ours writes the file that the request asks for."""
-    job = job_of(self)
-    if job is None:
-        return original(self, *args, **kwargs)
-    model = NMSModel(self.model, self.args) if self.args.nms else self.model
-    build = build_of(self, model, job.request, colorstr("LiteRT:"))
-    path = self.file.with_name(f"{self.file.stem}_{file_tag(job.request)}.tflite")
-    with search(self, self.file.with_name(f"{self.file.stem}_sensitivity.json")) as how:
-        content, contract = finish(build, job.request, how)
-    write(path, content, contract, self.metadata)
-    self.edgequant_contract = contract
+def write_tflite(exporter: Exporter) -> str:
+    """Write the ``.tflite`` file that an exporter's request asks for, and compile it if it is for the Edge TPU.
+
+    Args:
+        exporter: of an export of ours, at the point where upstream would convert.
+    """
+    request = job_of(exporter).request
+    for module in exporter.model.modules():
+        if hasattr(module, "format"):
+            module.format = Format.LITERT.value  # some of upstream's heads give OpenVINO something else
+    model = NMSModel(exporter.model, exporter.args) if exporter.args.nms else exporter.model
+    build = build_of(exporter, model, request, colorstr("LiteRT:"))
+    path = exporter.file.with_name(f"{exporter.file.stem}_{file_tag(request)}.tflite")
+    with search(exporter, exporter.file.with_name(f"{exporter.file.stem}_sensitivity.json")) as how:
+        content, contract = finish(build, request, how)
+    write(path, content, contract, exporter.metadata)
+    exporter.edgequant_contract = contract
     return (
-        _compile_edgetpu(path, contract, self.metadata) if job.request.profile.format == Format.EDGETPU else str(path)
+        _compile_edgetpu(path, contract, exporter.metadata) if request.profile.format == Format.EDGETPU else str(path)
     )
 
 
@@ -56,7 +60,8 @@ def build_of(exporter: Exporter, model: nn.Module, request: Request, prefix: str
     if job.trained is not None:
         calibrated = trained_graph(job.trained, graph, tuple(image.shape), logits(contract))
         return TFLiteBuild(calibrated, contract, exporter.metadata, [], size)
-    images = Holdout(batches(loader, image.shape[0], contract.channels_last), len(loader))
+    batches = Batches(loader, image.shape[0], contract.channels_last)
+    images = Holdout(batches, len(batches))
     calibrated = calibrate(graph, contract, request, images)
     return TFLiteBuild(calibrated, contract, exporter.metadata, images.images, size)
 

@@ -1,18 +1,14 @@
-"""OpenVINO models: upstream's export, replaced in an INT8 export of ours."""
+"""OpenVINO folders of an INT8 export of ours."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-from ultralytics.engine.exporter import Exporter
-from ultralytics.utils import YAML
+import openvino as ov
+from ultralytics.engine.exporter import Exporter, NMSModel
+from ultralytics.utils import YAML, colorstr
 
 from .. import contract as contracts
 from ..files import atomic_write
@@ -21,64 +17,60 @@ from ..pipeline.openvino import OpenVINOBuild, calibrate, convert
 from ..training.openvino_points import trained_model
 from ..upstream import export_head
 from ..verification.holdout import Holdout
-from .calibration import search
+from .calibration import Batches, search
 from .exporter import job_of
 
-#: Of an export of ours under way in this thread: upstream's ``torch2openvino`` is a function and knows no exporter.
-_exporting: ContextVar[Exporter | None] = ContextVar("yolo_edgequant_openvino_exporter", default=None)
 
+def write_openvino(exporter: Exporter) -> str:
+    """Write the folder with the INT8 model that an exporter's request asks for; it is moved into place when whole.
 
-def export_openvino(original: Callable[..., str], self: Exporter, *args: Any, **kwargs: Any) -> str:
-    """``Exporter.export_openvino``, which in an INT8 export of ours moves the folder into place when whole."""
-    if job_of(self) is None:
-        return original(self, *args, **kwargs)
-    file = self.file
-    folder = _folder_of(file)
+    Args:
+        exporter: of an export of ours, at the point where upstream would convert.
+    """
+    folder = exporter.file.with_name(f"{exporter.file.stem}_int8_openvino_model")
     with atomic_write(folder) as temporary:
-        self.file = temporary.parent / file.name
-        token = _exporting.set(self)
-        try:
-            original(self, *args, **kwargs)
-        finally:
-            _exporting.reset(token)
-            self.file = file
-        metadata = contracts.beside(temporary, self.edgequant_contract, self.metadata)
+        temporary.mkdir()
+        model = _quantized(exporter, temporary / "sensitivity.json")
+        _describe(model, exporter)
+        ov.save_model(model, temporary / exporter.file.with_suffix(".xml").name, compress_to_fp16=False)
+        metadata = contracts.beside(temporary, exporter.edgequant_contract, exporter.metadata)
         YAML.save(temporary / "metadata.yaml", metadata)
     return f"{folder}{os.sep}"
 
 
-def _folder_of(file: Path) -> Path:
-    """Where upstream puts the INT8 model of a checkpoint."""
-    return file.with_name(f"{file.stem}_int8_openvino_model")
-
-
-def torch2openvino(
-    original: Callable[..., Any],
-    model: nn.Module,
-    im: torch.Tensor,
-    output_dir: Path | str | None = None,
-    dynamic: bool = False,
-    quantize: int | str | None = None,
-    calibration_dataset: Any | None = None,
-    int8_detect: bool = False,
-    prefix: str = "",
-) -> Any:
-    """``torch2openvino``, which in an INT8 export of ours quantizes with a scope found in the graph itself."""
-    exporter = _exporting.get()
-    if exporter is None:
-        return original(model, im, output_dir, dynamic, quantize, calibration_dataset, int8_detect, prefix)
-    job, size = job_of(exporter), (int(im.shape[2]), int(im.shape[3]))
+def _quantized(exporter: Exporter, report: Path) -> ov.Model:
+    """The INT8 model of an exporter's model, by calibration or with the ranges that it was trained with."""
+    job, image = job_of(exporter), exporter.im
+    size, dynamic = (int(image.shape[2]), int(image.shape[3])), bool(exporter.args.dynamic)
     contract = export_head.prepare(exporter.model, job.request, size, exporter.metadata, job.trained_for)
     exporter.edgequant_contract = contract
-    float_model = convert(model, im, contract, dynamic)
+    model = NMSModel(exporter.model, exporter.args) if exporter.args.nms else exporter.model
+    float_model = convert(model, image, contract, dynamic)
     if job.trained is not None:
-        return trained_model(job.trained, float_model, tuple(im.shape), job.request.head)
+        return trained_model(job.trained, float_model, tuple(image.shape), job.request.head)
+    loader = exporter.get_int8_calibration_dataloader(colorstr("OpenVINO:"))
+    batches = Batches(loader, loader.batch_size if dynamic else image.shape[0], channels_last=False)
     # NNCF's files change with every image that is left out, by more than a check on unseen images is worth
-    batches, count = calibration_dataset.get_inference_data(), calibration_dataset.get_length()
-    images = Holdout(batches, count, also_calibrate=True)
+    images = Holdout(batches, len(batches), also_calibrate=True)
     quantized = calibrate(float_model, contract, images)
     build = OpenVINOBuild(float_model, quantized, contract, exporter.metadata, images.images, size)
     request = replace(job.request, verify=job.request.verify and not dynamic)
-    with search(exporter, _folder_of(exporter.file) / "sensitivity.json") as how:
+    with search(exporter, report) as how:
         quantized, exporter.edgequant_contract = finish(build, request, how)
     return quantized
+
+
+def _describe(model: ov.Model, exporter: Exporter) -> None:
+    """Say in an OpenVINO model what OpenVINO's Model API reads: how to prepare images, and the names of the classes."""
+    facts = {
+        "model_type": "YOLO",
+        "reverse_input_channels": True,
+        "pad_value": 114,
+        "scale_values": [255.0],
+        "iou_threshold": exporter.args.iou,
+        "labels": [name.replace(" ", "_") for name in exporter.model.names.values()],
+    }
+    if exporter.model.task != "classify":
+        facts["resize_type"] = "fit_to_window_letterbox"
+    for name, value in facts.items():
+        model.set_rt_info(value, ["model_info", name])

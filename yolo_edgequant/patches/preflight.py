@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import nn
 from ultralytics.engine.exporter import Exporter
-from ultralytics.utils.torch_utils import is_qat
 
 from ..errors import OptionError, UnsupportedModelError
+from ..log import LOGGER
 from ..options import Granularity, Head, current
 from ..targets.formats import PROFILES, Format, Request, require_packages, resolve
 from ..training.fake_quantization import quantization_of
-from ..upstream import data, heads
+from ..upstream import compat, data, heads
+from . import REGISTRY
 
 
 def request_of(exporter: Exporter) -> Request | None:
@@ -21,20 +22,30 @@ def request_of(exporter: Exporter) -> Request | None:
 
     Raises:
         OptionError: our options were given for an export that has none of them, or are impossible together.
+        UnsupportedVersionError: this Ultralytics lacks what the format needs.
     """
     options = current()
     name = str(exporter.args.format).lower()
     profile = PROFILES.get(name)
-    quantize = 8 if name == Format.EDGETPU and exporter.args.quantize is None else exporter.args.quantize
-    if profile is None or quantize != 8:
+    args = exporter.args
+    if name == Format.EDGETPU and compat.has_no_precision(args):
+        compat.set_int8(args)
+    if profile is None or not compat.is_int8(args):
         if given := ", ".join(f"{k}={v!r}" for k, v in options.given().items()):
             raise OptionError(
                 f"{given} needs quantize=8 and one of the formats {', '.join(PROFILES)}, but this is format={name!r}, "
-                f"quantize={exporter.args.quantize!r}"
+                f"{compat.precision(args)}"
             )
         return None
-    exporter.args.quantize = quantize
-    return resolve(profile, options)
+    REGISTRY.require(name, f"format={name!r} in INT8")
+    request = resolve(profile, options)
+    if not REGISTRY.is_tested:
+        LOGGER.warning(
+            f"ultralytics {REGISTRY.version} is not among those that yolo_edgequant was tested with "
+            f"({REGISTRY.tested}): all that this needs is there, and the file is compared with the float model"
+        )
+        request = replace(request, verify=True)
+    return request
 
 
 def check(args: Any, model: nn.Module, request: Request) -> nn.Module | None:
@@ -54,7 +65,7 @@ def check(args: Any, model: nn.Module, request: Request) -> nn.Module | None:
     profile = request.profile
     name = profile.format.value
     require_packages(profile)
-    if is_qat(model):
+    if compat.is_quantization_aware(model):
         raise UnsupportedModelError(
             f"this checkpoint was trained quantization-aware and carries its own ranges, which format="
             f"{name!r} cannot use; export the float checkpoint, or this one to format='onnx'"
@@ -72,13 +83,14 @@ def check(args: Any, model: nn.Module, request: Request) -> nn.Module | None:
         )
     if args.nms and profile.format == Format.SAVED_MODEL:
         raise OptionError("nms=True is not possible with INT8 .tflite files; leave it out, predict() does NMS")
-    if args.nms is False and profile.format == Format.SAVED_MODEL and getattr(head, "one2one_cv2", None) is not None:
+    end2end = getattr(head, "one2one_cv2", None) is not None
+    if profile.format == Format.SAVED_MODEL and end2end and compat.is_nms_free(args):
         raise OptionError(
             "nms=False is not possible with format='saved_model': one of its files is integer to the end, which "
             "NMS-free output does not survive; leave it out, or use format='tflite'"
         )
     if quantization_of(model) is None:
-        data.check(args.data, [args.split or "val"], model.task)
+        args.data = data.for_calibration(args.data, args.split or "val", model.task)
     else:
         _check_trained()
     return head

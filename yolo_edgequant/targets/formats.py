@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from ..errors import MissingToolError, OptionError
-from ..options import IO, Corrections, ExportOptions, Granularity, Head, Precision, RangeEstimator
+from ..options import IO, Choice, Corrections, ExportOptions, Granularity, Head, Precision, RangeEstimator
 
 
-class Format(StrEnum):
+class Format(Choice):
     """Ultralytics' names of the export formats that are ours in INT8."""
 
     LITERT = "litert"
@@ -62,6 +62,9 @@ class Profile:
 
 
 _MIN_RETENTION = 0.99
+#: Systems and machines, as `platform` names them, that litert-converter has wheels for; litert-torch converts with it.
+_CONVERTER_WHEELS = {("Linux", "x86_64"): "Linux x86-64", ("Darwin", "arm64"): "macOS arm64"}
+
 _LITERT_PACKAGES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 _TENSORFLOW_PACKAGES = ("tensorflow", "tf_keras", "onnx2tf", "onnx_graphsurgeon", "onnx", "onnxruntime", "onnxslim")
 
@@ -143,18 +146,37 @@ class Request:
         return self.corrections in {Corrections.ALL, what}
 
 
+def converter_gap() -> str | None:
+    """Why litert-converter cannot be installed on this platform, as a clause; None where it can."""
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) in _CONVERTER_WHEELS:
+        return None
+    here = f"{'macOS' if system == 'Darwin' else system} {machine}"
+    return f"litert-converter has wheels for {' and '.join(_CONVERTER_WHEELS.values())} alone, not for {here}"
+
+
 def require_packages(profile: Profile) -> None:
     """Stop before any work if something that the format needs is not installed.
 
     Raises:
-        MissingToolError: naming what is missing and the extra that installs it.
+        MissingToolError: naming what is missing and the extra that installs it, or saying that nothing can.
     """
-    missing = [name for name in profile.packages if importlib.util.find_spec(name) is None]
+    gap = converter_gap() if profile.is_tflite else None
+    if gap is not None and not (_is_installed("litert_torch") and _is_installed("litert_converter")):
+        raise MissingToolError(
+            f"format={profile.format.value!r} cannot be exported here: {gap}; export it on one of those, or "
+            "format='openvino', which also works on Linux aarch64 and Windows"
+        )
+    missing = [name for name in profile.packages if not _is_installed(name)]
     if missing:
         raise MissingToolError(
             f"format={profile.format.value!r} needs {', '.join(missing)}; "
             f"install with: pip install 'yolo-edgequant[{profile.extra}]'"
         )
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
 
 
 def resolve(profile: Profile, options: ExportOptions) -> Request:

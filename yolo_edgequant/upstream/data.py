@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from ultralytics.cfg import get_cfg
+from ultralytics.cfg import TASK2DATA, get_cfg
 from ultralytics.data.build import build_yolo_dataset
-from ultralytics.data.utils import check_cls_dataset, check_det_dataset
-from ultralytics.utils import DATASETS_DIR, YAML
+from ultralytics.data.utils import check_cls_dataset
+from ultralytics.utils import DATASETS_DIR, DEFAULT_CFG_DICT, YAML
 
 from ..errors import DataError
+from ..log import LOGGER
+from . import compat
 
 
 def check(data: str | Path | None, splits: Sequence[str], task: str = "detect") -> dict[str, Any]:
@@ -34,15 +36,41 @@ def check(data: str | Path | None, splits: Sequence[str], task: str = "detect") 
         raise DataError("images are needed: pass data='your.yaml' (100 or more, of the deployment's kind)")
     try:
         if task != "classify":
-            facts = [check_det_dataset(str(data), autodownload=False, split=split) for split in splits]
+            facts = [compat.detection_data(str(data), split) for split in splits]
             return facts[0]
         if not any(folder.is_dir() for folder in (Path(data), DATASETS_DIR / data)):
-            raise FileNotFoundError(f"folder '{data}' not found, nor in '{DATASETS_DIR}'")
+            raise FileNotFoundError(f"folder '{data}' not found, nor in '{DATASETS_DIR}'")  # upstream would fetch it
         facts = [check_cls_dataset(data, split=split) for split in splits]
         return facts[0]
     except (FileNotFoundError, SyntaxError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"no images: data={str(data)!r}, split={' and '.join(splits)!r}: {reason}") from error
+
+
+def for_calibration(data: str | Path | None, split: str, task: str) -> str:
+    """The data set to calibrate on: the one that is given, else the few images that Ultralytics takes for a task.
+
+    Args:
+        data: as in :func:`check`, or None.
+        split: of it.
+        task: of the model.
+
+    Raises:
+        DataError: it is not on this machine.
+    """
+    if data:
+        check(data, [split], task)
+        return str(data)  # some releases cannot write a path into a file's metadata
+    name = DEFAULT_CFG_DICT["data"] or TASK2DATA[task]
+    advice = "pass data='your.yaml' (100 images or more, of the deployment's kind)"
+    try:
+        check(name, [split], task)
+    except DataError as error:
+        raise DataError(
+            f"images are needed: {advice}; Ultralytics' own choice, '{name}', is not on this machine"
+        ) from error
+    LOGGER.warning(f"no data= was given, so the ranges are those of the few images in '{name}'; {advice}")
+    return name
 
 
 class TrainingImages:

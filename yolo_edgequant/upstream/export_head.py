@@ -13,7 +13,7 @@ from ultralytics.nn.modules import C2f, Detect
 from ..contract import Contract, Output, TopK, Trained
 from ..options import Head
 from ..targets.formats import Request
-from . import heads
+from . import compat, heads
 from .blocks import swapped
 
 
@@ -37,7 +37,7 @@ def prepare(
         "task": facts["task"],
         "names": dict(facts["names"]),
         "stride": int(facts["stride"]),
-        "end2end": bool(facts["end2end"]),
+        "end2end": bool(facts.get("end2end", getattr(model, "end2end", False))),
         "nms": bool(facts.get("args", {}).get("nms")),
         "kpt_shape": None if kpt_shape is None else tuple(int(n) for n in kpt_shape),
         "head": request.head,
@@ -55,14 +55,15 @@ def prepare(
 
 def _prepared(model: nn.Module, head: nn.Module, request: Request, size: tuple[int, int]) -> dict[str, Any]:
     """Change the head, and say what it gives then."""
+    compat.complete_head(head)
     heads.fold_texts(model)
     openvino = not request.profile.is_tflite
     # upstream reads NMS-free output as pixels from NCHW files and as shares of the input from NHWC files
     in_pixels = openvino or (head.end2end and request.head == Head.FLOAT and not request.profile.channels_last)
     strides = tuple(int(stride) for stride in head.stride)
     top_k = None
-    if model.end2end and request.head != Head.FLOAT:
-        top_k = TopK(head.max_det, bool(head.agnostic_nms))
+    if head.end2end and request.head != Head.FLOAT:
+        top_k = TopK(head.max_det, compat.chooses_among_all_classes(head))
     if request.head == Head.RAW:
         outputs, raw = heads.output_raw(head, cells_first=not openvino)
         return {"outputs": outputs, "strides": strides, "raw": raw, "top_k": top_k}
@@ -86,16 +87,17 @@ def _prepared(model: nn.Module, head: nn.Module, request: Request, size: tuple[i
     }
 
 
-def as_exported(model: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, dict[str, Any]]:
+def as_exported(model: nn.Module, size: tuple[int, int], nms_free: bool = False) -> tuple[nn.Module, dict[str, Any]]:
     """A copy of a model that detects as Ultralytics' exporter prepares it, and the facts of its metadata.
 
     Args:
         model: not fused.
         size: (height, width) of the input in pixels.
+        nms_free: keep the NMS-free branch of an end-to-end model instead of the one for NMS.
     """
     model = copy.deepcopy(model).float().cpu().eval().requires_grad_(False)
     if hasattr(model, "end2end"):
-        model.end2end = False  # the exporter's default: one-to-many, with NMS
+        model.end2end = nms_free
     model = model.fuse(verbose=False)
     for module in model.modules():
         if isinstance(module, Detect):
@@ -107,7 +109,7 @@ def as_exported(model: nn.Module, size: tuple[int, int]) -> tuple[nn.Module, dic
         "task": model.task,
         "names": model.names,
         "stride": int(max(model.stride)),
-        "end2end": False,
+        "end2end": nms_free,
         "args": {},
     }
     if model.task == "pose":

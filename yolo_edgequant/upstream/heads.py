@@ -11,23 +11,24 @@ import torch
 from torch import nn
 from ultralytics.nn.modules import (
     OBB,
-    Classify,
-    Depth,
     Detect,
     Pose,
-    Pose26,
     Segment,
-    SemanticSegment,
     WorldDetect,
     YOLOEDetect,
     YOLOESegment,
 )
-from ultralytics.nn.modules.block import BNContrastiveHead, ContrastiveHead, Proto26
+from ultralytics.nn.modules.block import BNContrastiveHead, ContrastiveHead
 
 from ..contract import Output, Raw
 from ..decoding import in_torch
 from ..errors import UnsupportedModelError
+from . import compat
 
+_Pose26, _Proto26 = compat.module_class("Pose26"), compat.module_class("Proto26")
+_WITHOUT_BOXES = tuple(
+    kind for name in ("Classify", "SemanticSegment", "Depth") if isinstance(kind := compat.module_class(name), type)
+)
 _EXTRAS = {"mask_coefficient": (Segment, YOLOESegment), "angle": (OBB,), "kpts": (Pose,)}
 
 
@@ -45,7 +46,7 @@ def detection_head(model: nn.Module) -> nn.Module | None:
     head = layers[-1]
     if isinstance(head, Detect):
         return head
-    if isinstance(head, (Classify, SemanticSegment, Depth)):
+    if isinstance(head, _WITHOUT_BOXES):
         return None
     raise UnsupportedModelError(
         f"the head {type(head).__name__} is unknown to yolo_edgequant; call yolo_edgequant.disable() before export() "
@@ -143,16 +144,8 @@ def separate_outputs(head: nn.Module) -> list[str]:
 
 def _prototypes(head: nn.Module, x: list[torch.Tensor]) -> torch.Tensor:
     """Mask prototypes (B, C, h, w), from the first map or, in YOLO26, from all of them."""
-    maps = head.proto(x[: head.nl] if isinstance(head.proto, Proto26) else x[0])
+    maps = head.proto(x[: head.nl] if isinstance(head.proto, _Proto26) else x[0])
     return maps[0] if isinstance(maps, tuple) else maps
-
-
-def one_to_one(model: nn.Module) -> nn.Module:
-    """A copy of an end-to-end model with nothing but its NMS-free branch left, which upstream then cannot turn off."""
-    model = copy.deepcopy(model)
-    model.end2end = True
-    model.model[-1].fuse()
-    return model
 
 
 def fold_texts(model: nn.Module) -> None:
@@ -239,8 +232,8 @@ def _split_visibility(head: nn.Module, single: nn.Module) -> None:
     layers = nn.ModuleList()
     for level in range(head.nl):
         branch_layers = branch["pose_head"][level]
-        last = branch["kpts_head"][level] if isinstance(head, Pose26) else branch_layers[-1]
-        features = branch_layers if isinstance(head, Pose26) else branch_layers[:-1]
+        last = branch["kpts_head"][level] if isinstance(head, _Pose26) else branch_layers[-1]
+        features = branch_layers if isinstance(head, _Pose26) else branch_layers[:-1]
         layers.append(nn.ModuleList((features, rows(last, places), rows(last, list(range(2, head.nk, 3))))))
     head.edgequant_pose = layers  # a submodule, so that converters find its weights
 
@@ -255,7 +248,7 @@ def _split_visibility(head: nn.Module, single: nn.Module) -> None:
 
 def _keypoint(head: nn.Module) -> tuple[float, float] | None:
     """Gain and offset: a keypoint lies raw * 2 - 0.5 cells from its anchor for Pose, raw cells for Pose26."""
-    return (1.0, 0.0) if isinstance(head, Pose26) else (2.0, -0.5) if isinstance(head, Pose) else None
+    return (1.0, 0.0) if isinstance(head, _Pose26) else (2.0, -0.5) if isinstance(head, Pose) else None
 
 
 def _return_branches(

@@ -13,7 +13,6 @@ from ultralytics import YOLO, cfg
 from ultralytics.cfg import entrypoint
 from ultralytics.cfg import smart_value as parse_value
 from ultralytics.engine.model import Model
-from ultralytics.nn.backends import litert
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import DEFAULT_CFG_DICT, LOGGER, USER_CONFIG_DIR, YAML
 
@@ -26,7 +25,6 @@ __all__ = [
     "has_common_forward",
     "parse_value",
     "quiet",
-    "set_litert_threads",
     "training_arguments",
 ]
 
@@ -56,11 +54,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         LOGGER.setLevel(before)
-
-
-def set_litert_threads(threads: int) -> None:
-    """Let Ultralytics' own LiteRT backend, which takes all cores but one, use so many."""
-    litert.NUM_THREADS = threads
 
 
 def command(arguments: list[str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,17 @@ def accuracy(model: YOLO | str | Path, data: str | Path, task: str | None = None
         arguments: Ultralytics' own, of ``val``.
     """
     loaded = model if isinstance(model, YOLO) else YOLO(model, task=task)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _left_as_it_is(loaded):
         metrics = loaded.val(data=str(data), plots=False, verbose=False, **arguments)
     return main_map(metrics.results_dict)
+
+
+@contextlib.contextmanager
+def _left_as_it_is(model: YOLO) -> Iterator[None]:
+    """Validate a copy of a model in PyTorch: before 8.4.140 validation folded batch-norm in the very model."""
+    module = model.model
+    model.model = copy.deepcopy(module)
+    try:
+        yield
+    finally:
+        model.model = module
