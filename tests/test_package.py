@@ -198,7 +198,7 @@ def test_an_ultralytics_that_lacks_nearly_everything_does_its_own_and_refuses_ou
         assert message.startswith(f"{asked} is not possible with ultralytics {version}: ")
         assert ", which yolo_edgequant needs; " in message
         assert f"({TESTED}" in message
-            assert "), or set YOLO_EDGEQUANT_FORCE=1" in message
+        assert "), or set YOLO_EDGEQUANT_FORCE=1" in message
         assert "\n" not in message
     assert said["enable"] is None
     assert said["detector"] == "Detector"
