@@ -9,6 +9,10 @@ with the wheel in front of its path, once with ``pytest -p yolo_edgequant``, whi
 Nothing else is fetched: the models are the release's own with random weights, and the small data sets that it takes
 where none is given are drawn. Its settings are in FOLDER, too. The exit status is 1 if a test passed without the
 import and not with it, or if a process broke off.
+
+Releases of before OpenVINO's asynchronous queue was given up hang now and then on a dynamic file with two images, with
+and without the import (ultralytics issue 25923): compare them with ``-k "(openvino or litert) and not (True-8-2 or
+True-16-2)"``, or read such a difference as chance.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ VERSIONS = ("8.4.60", "8.4.121", "8.4.190")
 EXPRESSION = "openvino or litert"
 PROCESS = "the process"
 UNFINISHED = "did not end"  # as tests/upstream_plugin.py says it
-LIMIT = 300  # seconds that a test may take
+LIMIT = 120  # seconds that a test may take
 
 
 @dataclass(frozen=True)

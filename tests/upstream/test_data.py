@@ -57,7 +57,9 @@ def test_without_data_calibration_is_on_upstreams_choice_if_it_is_here(shapes_da
         folder.unlink()
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert "the few images in 'coco8.yaml'; pass data='your.yaml' (100 images or more" in record.message
+    assert (
+        "the ranges are those of 40 images in 'coco8.yaml'; pass data='your.yaml' (100 images or more" in record.message
+    )
 
 
 @pytest.mark.parametrize(

@@ -64,13 +64,21 @@ def for_calibration(data: str | Path | None, split: str, task: str) -> str:
     name = DEFAULT_CFG_DICT["data"] or TASK2DATA[task]
     advice = "pass data='your.yaml' (100 images or more, of the deployment's kind)"
     try:
-        check(name, [split], task)
+        place = check(name, [split], task)[split]
     except DataError as error:
         raise DataError(
             f"images are needed: {advice}; Ultralytics' own choice, '{name}', is not on this machine"
         ) from error
-    LOGGER.warning(f"no data= was given, so the ranges are those of the few images in '{name}'; {advice}")
+    count = sum(_count(Path(folder)) for folder in (place if isinstance(place, list) else [place]))
+    LOGGER.warning(f"no data= was given, so the ranges are those of {count} images in '{name}'; {advice}")
     return name
+
+
+def _count(place: Path) -> int:
+    """The images in a folder, those in its folders included, or in a list of files."""
+    if place.is_dir():
+        return sum(path.is_file() for path in place.rglob("*.*"))
+    return len(place.read_text().split())
 
 
 class TrainingImages:
