@@ -261,7 +261,7 @@ def _variants(module: str) -> Iterator[str]:
 def _tested() -> dict[str, str]:
     """The versions of each distribution that this package requires; of those that it does not name, what others do."""
     required = {**_required("ultralytics"), **_required("litert-torch"), **_required("yolo-edgequant", extras=True)}
-    texts = {name: ",".join(sorted(map(str, specifiers), reverse=True)) for name, specifiers in required.items()}
+    texts = {name: ",".join(sorted({*map(str, specifiers)}, reverse=True)) for name, specifiers in required.items()}
     return {**texts, "ultralytics": REGISTRY.tested}
 
 

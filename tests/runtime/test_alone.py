@@ -39,7 +39,7 @@ def files(tmp_path_factory, shapes_data):
 
 @pytest.mark.parametrize(
     ("packages", "numpy"),
-    [(["numpy", "ai-edge-litert>=2.3,<2.4"], "2"), (["numpy==1.26.4", "tflite-runtime==2.14.0"], "1.26")],
+    [(["numpy", "ai-edge-litert>=2.1.5"], "2"), (["numpy==1.26.4", "tflite-runtime==2.14.0"], "1.26")],
     ids=["ai-edge-litert", "tflite-runtime"],
 )
 def test_a_fresh_environment(tmp_path, files, packages, numpy):
