@@ -42,7 +42,8 @@ def test_variables_are_kept_added_and_replaced_in_a_copy(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to cores")
-def test_threads_are_the_cores_that_the_process_may_use(tmp_path):
+def test_threads_are_the_cores_that_the_process_may_use(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     code = """
 import json, os
 from yolo_edgequant.processes import usable_threads
@@ -60,6 +61,14 @@ print(json.dumps([before, usable_threads(), os.cpu_count()]))
 
 @pytest.mark.parametrize(("cores", "threads"), [(6, 6), (None, 1)])
 def test_threads_where_a_process_cannot_be_bound(monkeypatch, cores, threads):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delattr(processes.os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(processes.os, "cpu_count", lambda: cores)
+    assert usable_threads() == threads
+
+
+@pytest.mark.parametrize(("limit", "threads"), [("1", 1), ("3", 3), ("64", 6), ("", 6), ("0", 6), ("2,4", 6)])
+def test_threads_are_no_more_than_the_environment_says(monkeypatch, limit, threads):
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", limit)
     assert usable_threads() == threads

@@ -10,14 +10,13 @@ from yolo_edgequant.bench.run import Row, Settings, export
 
 COSTS = json.loads((Path(__file__).parent / "thresholds.json").read_text())["costs"]
 TRAIN_IMAGES = 341
-SIZE = (COSTS["imgsz"], COSTS["imgsz"])
 
 pytestmark = pytest.mark.accuracy
 
 
 @pytest.fixture(scope="module")
 def exports(coco, reference_model, tmp_path_factory):
-    """Ours with few and with all images, and upstream's SavedModel with few (it takes a second an image)."""
+    """Ours with few and with all images, and upstream's SavedModel with few (it takes seconds an image)."""
     ours, few = Row("tflite", "int8", "channel", "activation"), COSTS["images"]
     wanted = {
         "few": (ours, few),
@@ -27,7 +26,7 @@ def exports(coco, reference_model, tmp_path_factory):
     }
     return {
         name: export(
-            Settings(reference_model, coco, SIZE, calibration_split="train", fraction=images / TRAIN_IMAGES),
+            Settings(reference_model, coco, calibration_split="train", fraction=images / TRAIN_IMAGES),
             row,
             tmp_path_factory.mktemp(name),
         )
