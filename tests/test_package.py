@@ -473,7 +473,7 @@ NEEDS = sorted({need for patch in REGISTRY.patches for need in patch.all_needs})
 @pytest.mark.parametrize("need", NEEDS)
 def test_every_need_is_in_the_installed_ultralytics(need):
     of = [patch for patch in REGISTRY.patches if need in patch.all_needs]
-    if not any(REGISTRY._is_for_version(patch) for patch in of):
+    if not set(of) & set(REGISTRY._for_version()):
         pytest.skip("of other releases")
     assert missing(need) is None
 
@@ -602,8 +602,7 @@ def targets():
     """What stands at the place of each patched function, by module, and name."""
     return {
         (patch.module, patch.target): REGISTRY._target(patch, importlib.import_module(patch.module))[1]
-        for patches in REGISTRY._by_module().values()
-        for patch in patches
+        for patch in REGISTRY._applicable()
     }
 
 
@@ -627,8 +626,8 @@ def test_enable_disable_and_patched_restore_exactly():
 
 
 def test_every_patch_that_is_for_the_installed_version_is_applied():
-    applied = {patch for patches in REGISTRY._by_module().values() for patch in patches}
-    assert applied == {patch for patch in REGISTRY.patches if REGISTRY._is_for_version(patch)}
+    applied = REGISTRY._applicable()
+    assert applied == REGISTRY._for_version()
     assert len(applied) > 12
     assert all(patch.until for patch in REGISTRY.patches if patch not in applied), "nothing waits for a later release"
 

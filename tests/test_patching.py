@@ -823,7 +823,7 @@ def test_describe_is_the_same_whether_enabled_or_not(toy):
 def test_the_real_patches_apply_to_the_installed_ultralytics(tmp_path):
     diff = describe()
     files = {}
-    for patch in (patch for patches in REGISTRY._by_module().values() for patch in patches):
+    for patch in REGISTRY._applicable():
         path = tmp_path / f"{patch.module.replace('.', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(importlib.util.find_spec(patch.module).origin, path)

@@ -157,7 +157,7 @@ class Jobs:
         from yolo_edgequant.patches import REGISTRY
 
         def targets() -> dict[str, Any]:
-            there = [patch for patches in REGISTRY._by_module().values() for patch in patches]
+            there = REGISTRY._applicable()
             return {p.target: REGISTRY._target(p, importlib.import_module(p.module))[1] for p in there}
 
         yolo_edgequant.disable()

@@ -25,7 +25,7 @@ from typing import Any
 
 from .errors import MissingToolError, UnsupportedVersionError
 from .log import LOGGER
-from .needs import missing
+from .needs import forget_sources, missing
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,14 @@ class Patch:
         return self.target.rsplit(".", 1)[-1]
 
     @property
+    def place(self) -> str:
+        """The target, as a need."""
+        return f"{self.module}:{self.target}"
+
+    @property
     def all_needs(self) -> tuple[str, ...]:
-        """The target with its parameters, and the other needs."""
-        return (f"{self.module}:{self.target}({', '.join(self.parameters)})", *self.needs)
+        """The target with and without its parameters, and the other needs."""
+        return (self.place, f"{self.place}({', '.join(self.parameters)})", *self.needs)
 
 
 @dataclass
@@ -125,11 +130,11 @@ class Registry:
     def problems(self) -> dict[Patch, str]:
         """What is missing in the installed version, for each patch that lacks something of what it needs."""
         clauses = {}
-        for patch in self.patches:
-            if self._is_for_version(patch):
-                clause = next((clause for clause in map(missing, patch.all_needs) if clause is not None), None)
-                if clause is not None:
-                    clauses[patch] = clause
+        for patch in self._for_version():
+            clause = next((clause for clause in map(missing, patch.all_needs) if clause is not None), None)
+            if clause is not None:
+                clauses[patch] = clause
+        forget_sources()
         return clauses
 
     def require(self, purpose: str, asked: str) -> None:
@@ -157,7 +162,7 @@ class Registry:
 
     def in_force(self, target: str) -> bool:
         """True if a target is patched, or will be when its module is imported."""
-        return self._enabled and any(patch.target == target and self._applies(patch) for patch in self.patches)
+        return self._enabled and any(patch.target == target for patch in self._applicable())
 
     def enable(self, force: bool | None = None) -> None:
         """Apply every patch whose needs are there, now or when its module is imported. Twice is once.
@@ -175,8 +180,9 @@ class Registry:
             if self._enabled and forced != self._forced:
                 self.disable()
             self._enabled, self._forced = True, forced
+            applicable = self._applicable()
             for module in self._modules.values():
-                self._apply(module)
+                self._apply(module, applicable)
         import wrapt
 
         if not self._hooked:  # outside the lock, which a thread needs to finish an import that is waited for here
@@ -224,7 +230,10 @@ class Registry:
             MissingToolError: the distribution is not installed.
         """
         _ = self.version
-        return "\n".join(self._describe(*item) for item in self._by_module().items())
+        modules: dict[str, list[Patch]] = {}
+        for patch in self._applicable():
+            modules.setdefault(patch.module, []).append(patch)
+        return "\n".join(self._describe(*item) for item in modules.items())
 
     def _describe(self, name: str, patches: list[Patch]) -> str:
         module = importlib.import_module(name)
@@ -232,38 +241,37 @@ class Registry:
             targets = {patch: self._originals.get(patch) or self._target(patch, module) for patch in patches}
         return _diff(module, {patch: original for patch, (_, original, inherited) in targets.items() if not inherited})
 
-    def _by_module(self) -> dict[str, list[Patch]]:
-        """The patches that apply, by the module of their target."""
-        modules: dict[str, list[Patch]] = {}
-        for patch in self.patches:
-            if self._applies(patch):
-                modules.setdefault(patch.module, []).append(patch)
-        return modules
+    def _applicable(self) -> list[Patch]:
+        """The patches that can be applied to this version, and lack nothing or are forced."""
+        return [
+            patch
+            for patch in self._for_version()
+            if patch not in self.problems or (self._forced and missing(patch.place) is None)
+        ]
 
-    def _applies(self, patch: Patch) -> bool:
-        """True if a patch can be applied to this version, and lacks nothing or is forced."""
-        if not self._is_for_version(patch) or missing(patch.all_needs[0].partition("(")[0]) is not None:
-            return False
-        return self._forced or patch not in self.problems
-
-    def _is_for_version(self, patch: Patch) -> bool:
+    def _for_version(self) -> list[Patch]:
+        """The patches that have something to patch in this version."""
         from packaging.version import Version
 
         version = Version(self.version)
-        after = patch.since is None or version >= Version(patch.since)
-        return after and (patch.until is None or version < Version(patch.until))
+        return [
+            patch
+            for patch in self.patches
+            if (patch.since is None or version >= Version(patch.since))
+            and (patch.until is None or version < Version(patch.until))
+        ]
 
     def _arrived(self, module: ModuleType) -> None:
         module = importlib.import_module(module.__name__)  # waits if another thread is in the middle of importing it
         with self._lock:
             self._modules[module.__name__] = module
             if self._enabled:
-                self._apply(module)
+                self._apply(module, self._applicable())
 
-    def _apply(self, module: ModuleType) -> None:
-        """Apply the module's patches."""
-        for patch in self._by_module().get(module.__name__, ()):
-            if patch not in self._originals:
+    def _apply(self, module: ModuleType, applicable: list[Patch]) -> None:
+        """Apply those patches that are the module's."""
+        for patch in applicable:
+            if patch.module == module.__name__ and patch not in self._originals:
                 self._originals[patch] = owner, original, _ = self._target(patch, module)
                 setattr(owner, patch.attribute, _replaced(patch, original))
         for patch, clause in self.problems.items():
