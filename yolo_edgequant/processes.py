@@ -16,8 +16,8 @@ def environment(**extra: str) -> dict[str, str]:
 def usable_threads() -> int:
     """CPU cores that this process may use: in a container fewer than there are, and no more than ``OMP_NUM_THREADS``.
 
-    Threads that wait for each other on a core that another process holds are slow: with one of two cores busy, training
-    on two threads took six times as long as on one.
+    Threads that wait for each other on a core that another process holds are slow: beside another job on two cores, a
+    training took 450 s with two threads and 104 s with one.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")

@@ -64,10 +64,7 @@ _HEADS_OF_8_4 = (
     *_in(f"{_MODULES}.block", "Proto26"),
     *_in(f"{_MODULES}:Detect", "_get_decode_boxes", "forward_head(box_head, cls_head)", "one2many", "one2one"),
 )
-_HEADS_OF_8_3 = (
-    *_in(f"{_MODULES}:Detect", "decode_bboxes(bboxes, anchors)"),
-    *_in("ultralytics.utils.tal", "make_anchors(feats, strides, grid_cell_offset)"),
-)
+_HEADS_OF_8_3 = _in(f"{_MODULES}:Detect", "decode_bboxes(bboxes, anchors)")
 _EXPORTER_CALL = Patch(
     _EXPORTER,
     "Exporter.__call__",
