@@ -70,9 +70,20 @@ class Precision(Choice):
     AUTO = "auto"
 
 
+class Outputs(Choice):
+    """How a file's outputs are arranged: the first three of ``head="raw"``, the others of decoded detections."""
+
+    LEVELS = "levels"
+    MERGED = "merged"
+    GRID = "grid"
+    SEPARATE = "separate"
+    SINGLE = "single"
+
+
 #: The options with a list of choices.
 CHOICES: dict[str, type[Choice]] = {
     "head": Head,
+    "outputs": Outputs,
     "granularity": Granularity,
     "ranges": RangeEstimator,
     "io": IO,
@@ -92,6 +103,10 @@ class ExportOptions:
 
     Attributes:
         head: arithmetic of box decoding: ``int8``, ``float`` (FP32 inside the same file) or ``raw`` (left to the host).
+        outputs: how the outputs are arranged. With ``head="raw"``: ``levels``, a tensor (B, cells, C) for each branch
+            and level; ``merged``, a tensor for each branch over the cells of all levels; or ``grid``, a map
+            (B, rows, columns, C) for each branch and level. Else: ``separate``, mask coefficients, angles and keypoints
+            in a tensor of their own; or ``single``, in one with boxes and scores.
         granularity: one scale of the weights per output ``channel``, or one per ``tensor``.
         ranges: how the ranges of activations are estimated: ``activation`` looks through SiLU and sigmoid, ``minmax``
             takes the extremes.
@@ -111,6 +126,7 @@ class ExportOptions:
     """
 
     head: Head | None = None
+    outputs: Outputs | None = None
     granularity: Granularity | None = None
     ranges: RangeEstimator | None = None
     io: IO | None = None

@@ -58,6 +58,8 @@ def test_profiles_share_what_they_share(name, base, differences):
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profiles_choices_are_its_options_enums(name):
     for option, words in CHOICES.items():
+        if option == "outputs":
+            continue  # by head, below
         offered = getattr(PROFILES[name], option)
         assert {type(choice) for choice in offered} == {words}
         assert len(set(offered)) == len(offered)
@@ -101,7 +103,7 @@ def test_what_is_corrected(given, corrected):
 def test_what_was_asked_for_is_kept_and_the_rest_filled(name):
     profile = PROFILES[name]
     default = resolve(profile, ExportOptions())
-    for option in (*CHOICES, "verify"):
+    for option in (*CHOICES.keys() - {"outputs"}, "verify"):
         for value in set(getattr(profile, option)) & set(choices(option)):
             request = resolve(profile, ExportOptions(**{option: value}))
             assert getattr(request, option) == value
@@ -109,7 +111,31 @@ def test_what_was_asked_for_is_kept_and_the_rest_filled(name):
             if (name, option, value) == ("tflite", "head", "float"):
                 assert request.io == "float"  # which follows the head
                 others.remove("io")
+            if option == "head":
+                others.remove("outputs")  # which follow it, too
             assert {o: getattr(request, o) for o in others} == {o: getattr(default, o) for o in others}
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "possible"),
+    [
+        ("tflite", "raw", ["levels", "merged", "grid"]),
+        ("openvino", "raw", ["levels", "merged", "grid"]),
+        ("litert", "int8", ["separate", "single"]),
+        ("openvino", "int8", ["single"]),
+        ("saved_model", "int8", ["single"]),
+        ("tflite", "float", ["single"]),
+    ],
+)
+def test_arrangements_of_the_outputs_follow_the_head(name, head, possible):
+    assert resolve(PROFILES[name], ExportOptions(head=head)).outputs == possible[0]
+    for value in choices("outputs"):
+        options = ExportOptions(head=head, outputs=value)
+        if value in possible:
+            assert resolve(PROFILES[name], options).outputs == value
+        else:
+            with pytest.raises(OptionError, match=f"outputs='{value}' is not possible.*{possible[-1]!r}"):
+                resolve(PROFILES[name], options)
 
 
 def test_a_retention_is_for_mixed_precision():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import MissingToolError, OptionError
-from ..options import IO, Choice, Corrections, ExportOptions, Granularity, Head, Precision, RangeEstimator
+from ..options import IO, Choice, Corrections, ExportOptions, Granularity, Head, Outputs, Precision, RangeEstimator
 
 
 class Format(Choice):
@@ -35,7 +35,7 @@ class Profile:
         precision: of the layers.
         channels_last: images are NHWC in the file, else NCHW.
         batches: a batch size over 1 is possible.
-        separate: with head="int8", mask coefficients and angles have an output and a scale of their own.
+        separate: with head="int8", mask coefficients, angles and keypoints can have an output and a scale of their own.
         extra: name of the extra that installs what the format needs.
         packages: what it needs, by import name.
         verify: whether the file is compared with the float model.
@@ -59,6 +59,14 @@ class Profile:
     def is_tflite(self) -> bool:
         """True for the formats whose files are ``.tflite``."""
         return self.format != Format.OPENVINO
+
+    def outputs(self, head: Head) -> tuple[Outputs, ...]:
+        """Arrangements of the outputs that a head can have, the default first."""
+        if head == Head.RAW:
+            return (Outputs.LEVELS, Outputs.MERGED, Outputs.GRID)
+        if head == Head.INT8 and self.separate:
+            return (Outputs.SEPARATE, Outputs.SINGLE)
+        return (Outputs.SINGLE,)
 
 
 _MIN_RETENTION = 0.99
@@ -127,12 +135,13 @@ class Request:
 
     Attributes:
         profile: the target.
-        head, granularity, ranges, io, corrections, precision, min_retention, verify: as in
+        head, outputs, granularity, ranges, io, corrections, precision, min_retention, verify: as in
             :class:`~yolo_edgequant.options.ExportOptions`, none of them None.
     """
 
     profile: Profile
     head: Head
+    outputs: Outputs
     granularity: Granularity
     ranges: RangeEstimator
     io: IO
@@ -195,6 +204,13 @@ def resolve(profile: Profile, options: ExportOptions) -> Request:
                 f"{' or '.join(map(repr, allowed))}"
             )
         values[name] = allowed[0] if value is None else value
+    arrangements = profile.outputs(values["head"])
+    if options.outputs is not None and options.outputs not in arrangements:
+        raise OptionError(
+            f"outputs={options.outputs!r} is not possible with format={profile.format.value!r}, "
+            f"head={values['head']!r}, which takes {' or '.join(map(repr, arrangements))}"
+        )
+    values["outputs"] = arrangements[0] if options.outputs is None else options.outputs
     if options.io is None and values["head"] == Head.FLOAT and IO.FLOAT in profile.io:
         values["io"] = IO.FLOAT  # float at one end alone is what no reader expects
     if options.min_retention is not None and values["precision"] != Precision.AUTO:

@@ -11,7 +11,7 @@ from torch import nn
 from ultralytics.nn.modules import C2f, Detect
 
 from ..contract import Contract, Output, TopK, Trained
-from ..options import Head
+from ..options import Head, Outputs
 from ..targets.formats import Request
 from . import compat, heads
 from .blocks import swapped
@@ -74,7 +74,7 @@ def _prepared(model: nn.Module, head: nn.Module, request: Request, size: tuple[i
     unturned = request.head == Head.INT8 and heads.is_rotated(head) and not openvino
     if request.head == Head.INT8:
         heads.skip_top_k(head)
-        if request.profile.separate:
+        if request.outputs == Outputs.SEPARATE:
             names = heads.separate_outputs(head)
     if request.head == Head.INT8 or not in_pixels:
         heads.decode_in_unit_square(head, size, turn=not unturned)
