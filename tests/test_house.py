@@ -204,7 +204,7 @@ def names_in(node):
     ("place", "allowed"),
     [
         ("runtime", {"numpy", "cv2", "ai_edge_litert", "tflite_runtime", "tensorflow", "openvino", "rich"}),
-        ("targets", set()),
+        ("targets", {"tomli"}),  # Python 3.10 has no tomllib
         ("contract", set()),
         ("options", set()),
         ("files", set()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +17,7 @@ from ultralytics.utils import LOGGER as UPSTREAM
 from ..contract import Trained
 from ..log import quiet
 from ..options import NAMES, Head, options
+from ..targets.devices import Device, device
 from ..targets.formats import Format, Request
 from ..training.fake_quantization import quantization_of, without_fake_quantization
 from ..upstream import compat
@@ -54,8 +55,20 @@ def model_export(original: Callable[..., str], self: Model, **kwargs: Any) -> st
     """``Model.export``, which takes our options besides its own."""
     ours = {name: kwargs.pop(name) for name in NAMES & kwargs.keys()}
     given = {name: value for name, value in ours.items() if value is not None}
-    with options(**given), quiet(kwargs.get("verbose") is False):
+    with options(**given) as in_force, quiet(kwargs.get("verbose") is False):
+        if in_force.target is not None:
+            kwargs = for_target(self.overrides | kwargs, device(in_force.target)) | kwargs
         return original(self, **compat.export_arguments(kwargs))
+
+
+def for_target(arguments: Mapping[str, Any], target: Device) -> dict[str, Any]:
+    """What a target adds to the arguments of an export: its format and INT8, where they were left open."""
+    added: dict[str, Any] = {}
+    if arguments.get("format") is None:
+        added["format"] = target.formats[0].value
+    if all(arguments.get(name) in {None, False} for name in ("quantize", "int8", "half")):
+        added["quantize"] = 8
+    return added
 
 
 def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module | None = None) -> str:
