@@ -10,9 +10,10 @@ from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import OptionError, UnsupportedModelError
 from yolo_edgequant.log import LOGGER
 from yolo_edgequant.options import ExportOptions
-from yolo_edgequant.patches import device_check
+from yolo_edgequant.patches import litert
 from yolo_edgequant.patches.device_check import Finding, Severity, enforce, examine, family
 from yolo_edgequant.targets.devices import Source, device
+from yolo_edgequant.training.fake_quantization import FakeQuantization, attach
 
 
 @pytest.fixture(scope="module")
@@ -223,16 +224,29 @@ def test_an_export_is_refused_before_any_work(tmp_path, shapes_data, shapes_mode
         YOLO(shapes_model).export(target="coral", data=shapes_data, imgsz=64)
 
 
-def test_an_export_with_an_option_that_breaks_there_warns_once(shapes_data, monkeypatch):
-    from yolo_edgequant.patches import litert
-
+@pytest.fixture
+def warned(monkeypatch):
+    """Warnings of a target, of an export that ends before its work."""
     lines = []
-    monkeypatch.setattr(LOGGER, "warning", lambda text, *_: lines.append(str(text)))
+    monkeypatch.setattr(LOGGER, "warning", lambda text, *_: lines.append(str(text)) if "target=" in str(text) else None)
     monkeypatch.setattr(litert, "build_of", lambda self, *_: (_ for _ in ()).throw(RuntimeError("far enough")))
+    return lines
+
+
+def test_an_export_of_a_trained_model_warns_of_what_it_was_trained_with(shapes_model, warned):
+    model = YOLO(shapes_model)
+    attach(model.model, FakeQuantization({0: (0.0, 6.0)}, (), {0}, "channel", "tflite"))
+    with pytest.raises(RuntimeError, match="far enough"):
+        model.export(target="axis-artpec", imgsz=160)
+    assert [line.partition(":")[0] for line in warned] == ["target='axis-artpec'"]
+    assert "granularity='channel' is slow there" in warned[0]
+
+
+def test_an_export_with_an_option_that_breaks_there_warns_once(shapes_data, warned):
     with pytest.raises(RuntimeError, match="far enough"):
         YOLO(WEIGHTS).export(target="nxp-imx8mp", head="float", data=shapes_data, imgsz=160)
-    assert [line for line in lines if "target=" in line] == [
+    assert warned == [
         "target='nxp-imx8mp': head='float' leaves work to the CPU there: the NPU computes 8 or 16 bit integers, so box "
         "decoding in float stays on the CPU [NXP AN13854, undated]"
     ]
-    assert device_check.examine(YOLO(WEIGHTS).model, device("nxp-imx8mp"), (160, 160), ExportOptions()) == []
+    assert examine(YOLO(WEIGHTS).model, device("nxp-imx8mp"), (160, 160), ExportOptions()) == []

@@ -16,7 +16,7 @@ from ultralytics.utils import LOGGER as UPSTREAM
 
 from ..contract import Trained
 from ..log import quiet
-from ..options import NAMES, Head, current, options
+from ..options import NAMES, ExportOptions, Head, current, options
 from ..targets.devices import Device, device
 from ..targets.formats import Format, Request
 from ..training.fake_quantization import quantization_of, without_fake_quantization
@@ -86,7 +86,8 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
     self.edgequant_job = ExportJob(request, None if quantization is None else model)
     model = without_fake_quantization(model)
     if request.target is not None:
-        _check_device(self.args, model, request)
+        trained = ExportOptions() if quantization is None else ExportOptions(granularity=request.granularity)
+        _check_device(self.args, model, request, current().merge(trained))
     preflight.check_integers(request, model)
     if request.profile.format in {Format.LITERT, Format.TFLITE, Format.EDGETPU}:
         # whichever release it is, upstream prepares a model for OpenVINO as it is, NMS-free branch included
@@ -96,8 +97,14 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
         return original(self, model)
 
 
-def _check_device(args: Any, model: nn.Module, request: Request) -> None:
+def _check_device(args: Any, model: nn.Module, request: Request, given: ExportOptions) -> None:
     """Say what will not go well on the target.
+
+    Args:
+        args: Ultralytics' arguments of the export.
+        model: to be exported.
+        request: what is to be made.
+        given: options that were not the target's to choose: the user's, and what the model was trained with.
 
     Raises:
         UnsupportedModelError: the file would be of no use there.
@@ -108,7 +115,7 @@ def _check_device(args: Any, model: nn.Module, request: Request) -> None:
         model,
         target,
         (int(sides[0]), int(sides[-1])),
-        current(),
+        given,
         request.profile.format.value,
         bool(args.dynamic),
         compat.is_nms_free(args),
