@@ -47,8 +47,18 @@ _OF_EFFECT = {
     Effect.WORKS: Severity.NOTE,
     Effect.CPU: Severity.WARN,
     Effect.SLOW: Severity.WARN,
+    Effect.UNKNOWN: Severity.WARN,
     Effect.CORRUPTS: Severity.REFUSE,
     Effect.FAILS: Severity.REFUSE,
+}
+
+
+_WORDS = {
+    Effect.CPU: "leaves work to the CPU",
+    Effect.SLOW: "is slow",
+    Effect.UNKNOWN: "may not work",
+    Effect.CORRUPTS: "goes wrong",
+    Effect.FAILS: "does not work",
 }
 
 
@@ -159,8 +169,7 @@ def _model(model: nn.Module, device: Device) -> list[Finding]:
 def _said(entry: KnownModel, device: Device) -> str:
     if entry.effect == Effect.WORKS:
         return f"fits there by what is known: {entry.note}"
-    words = {Effect.CPU: "is partly left to the CPU", Effect.SLOW: "is slow", Effect.CORRUPTS: "goes wrong"}
-    said = f"{words.get(entry.effect, 'fails')} there: {entry.note}"
+    said = f"{_WORDS[entry.effect]} there: {entry.note}"
     return f"{said}; {_instead(device, entry.family, entry.effect in {Effect.CORRUPTS, Effect.FAILS})}"
 
 
@@ -212,16 +221,12 @@ def _options(given: ExportOptions, device: Device) -> list[Finding]:
     """Values that the user chose and the profile advises against."""
     values = given.given()
     return [
-        Finding(Severity.WARN, "option", f"{one.option}={one.value!r} {_went(one.effect)} there: {one.why}", one.source)
+        Finding(
+            Severity.WARN, "option", f"{one.option}={one.value!r} {_WORDS[one.effect]} there: {one.why}", one.source
+        )
         for one in device.cautions
         if values.get(one.option) == one.value
     ]
-
-
-def _went(effect: Effect) -> str:
-    return {Effect.CPU: "leaves work to the CPU", Effect.SLOW: "is slow", Effect.CORRUPTS: "goes wrong"}.get(
-        effect, "does not work"
-    )
 
 
 def _size(size: tuple[int, int], device: Device) -> list[Finding]:

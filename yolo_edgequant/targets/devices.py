@@ -33,6 +33,7 @@ class Effect(Choice):
     CPU = "cpu"  # runs, but not on the accelerator
     SLOW = "slow"
     CORRUPTS = "corrupts"  # the results are wrong, without an error
+    UNKNOWN = "unknown"  # against what the device's documents say, and not tried
     FAILS = "fails"  # the compiler, the delegate or the program stops
 
 
