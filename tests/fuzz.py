@@ -72,6 +72,7 @@ PLAUSIBLE: dict[str, tuple[Any, ...]] = {
     "precision": ({"in_float": 3, "retention": 0.99},),
     "trained": ({"target": "tflite", "granularity": "channel"},),
     "activation": ("relu6",),
+    "target": ("nxp-imx8mp", "a device that nobody knows"),
 }
 
 TEXTS = (

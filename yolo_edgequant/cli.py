@@ -14,10 +14,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
+from . import target_report
 from ._version import __version__
 from .describe import describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
-from .options import CHOICES, choices
+from .options import CHOICES, ExportOptions, choices
+from .targets.devices import device, devices
 
 if TYPE_CHECKING:
     from .bench.run import Row, Settings
@@ -55,12 +57,13 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def _choices() -> str:
     """The options and their choices, as the help names them."""
-    listed = [f"{name}={'|'.join(map(str, choices(name)))}" for name in (*CHOICES, "verify")]
-    return ", ".join([*listed, "min_retention=NUMBER"])
+    names = [name for name in (*CHOICES, "verify") if name != "target"]
+    listed = [f"{name}={'|'.join(map(str, choices(name)))}" for name in names]
+    return ", ".join([*listed, "min_retention=NUMBER", "target=NAME"])
 
 
 # in a table, as arguments are, a narrow terminal would cut the longest list short
-@app.command(epilog=f"Our options: {_choices()}.")
+@app.command(epilog=f"Our options: {_choices()}. The targets: yolo-edgequant targets.")
 def export(
     arguments: Annotated[
         list[str],
@@ -248,6 +251,50 @@ def doctor(
         console.print(
             f"[red]not possible:[/red] {escape(', '.join(purpose.name for purpose in failing))}", soft_wrap=True
         )
+        raise typer.Exit(1)
+
+
+@app.command()
+def targets(
+    name: Annotated[str | None, typer.Argument(help="Of a target: all that is known of it, with sources.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+) -> None:
+    """List the devices that exports can be made for.
+
+    Example: yolo-edgequant targets nxp-imx8mp
+    """
+    listed = devices() if name is None else [device(name)]
+    console.print(target_report.overview(listed) if name is None else target_report.details(listed[0]))
+    if as_json is not None:
+        target_report.save_devices(listed, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+
+
+@app.command()
+def check(
+    model: Annotated[Path, typer.Argument(help="Float checkpoint (.pt).")],
+    target: Annotated[str, typer.Option(help="Name, of 'yolo-edgequant targets'.")],
+    imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+) -> None:
+    """Tell beforehand what of a model will not go well on a device; exit status 1 if its file would be of no use.
+
+    Example: yolo-edgequant check yolov8n.pt --target coral-edgetpu --imgsz 320
+    """
+    profile, size = device(target), _size(imgsz)
+    _require_file(model, "model")
+    from .patches.device_check import Severity, examine
+    from .upstream.models import YOLO
+
+    findings = examine(YOLO(model).model, profile, size, ExportOptions())
+    if findings:
+        console.print(target_report.findings_table(findings))
+    else:
+        console.print(f"nothing is known against {model.name} on {profile.name}", soft_wrap=True)
+    if as_json is not None:
+        target_report.save_findings(profile, findings, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+    if any(finding.severity == Severity.REFUSE for finding in findings):
         raise typer.Exit(1)
 
 
