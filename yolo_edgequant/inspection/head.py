@@ -22,7 +22,7 @@ MOVES = frozenset(
     }
 )
 
-_JOINS = {"CONCATENATION", "PACK", "Concat"}
+_SHAPES = {"SHAPE", "ShapeOf"}
 SIGMOIDS = {"LOGISTIC", "Sigmoid"}
 _PRODUCTS = {"MUL", "Multiply"}
 _SUMS = {"ADD", "Add"}
@@ -47,7 +47,7 @@ class Head:
         while pending:
             tensor = pending.pop()
             node = model.producer.get(tensor)
-            if node is None or node.index in inside:
+            if node is None or node.index in inside or node.kind in _SHAPES:
                 continue
             if _ends_layer(model, node):
                 ends.add(tensor)

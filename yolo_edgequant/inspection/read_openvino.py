@@ -97,8 +97,6 @@ class _Reader:
             else:
                 if kind == "FakeQuantize":
                     self._grid(sources, results[0], options)
-                elif kind in {"FakeConvert"}:
-                    pass
                 version = re.sub(r"\D", "", layer.get("version", "")) or "1"
                 nodes.append(Node(len(nodes), one_line(kind), int(version[:6]), tuple(sources), tuple(results), options))
         metadata = contract.metadata_of(path.parent) if (path.parent / "metadata.json").is_file() else {}
