@@ -20,7 +20,7 @@ from yolo_edgequant.patches import REGISTRY
 from yolo_edgequant.processes import environment
 
 FULL = {"map": 0.5, "map50": 0.6, "retention": 0.9, "latency_ms": 1.0, "size_mb": 1.0, "export_s": 1.0, "peak_mb": 9.0}
-COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run", "patches", "doctor"]
+COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run", "patches", "doctor", "targets", "check"]
 
 
 @pytest.fixture

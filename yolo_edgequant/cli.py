@@ -17,7 +17,7 @@ from rich.spinner import Spinner
 from ._version import __version__
 from .describe import describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
-from .options import CHOICES, choices
+from .options import CHOICES, ExportOptions, choices
 
 if TYPE_CHECKING:
     from .bench.run import Row, Settings
@@ -248,6 +248,56 @@ def doctor(
         console.print(
             f"[red]not possible:[/red] {escape(', '.join(purpose.name for purpose in failing))}", soft_wrap=True
         )
+        raise typer.Exit(1)
+
+
+@app.command()
+def targets(
+    name: Annotated[str | None, typer.Argument(help="Of a target: all that is known of it, with sources.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+) -> None:
+    """List the devices that exports can be made for.
+
+    Example: yolo-edgequant targets nxp-imx8mp
+    """
+    from . import target_report as report
+    from .targets.devices import device, devices
+
+    listed = devices() if name is None else [device(name)]
+    console.print(report.overview(listed) if name is None else report.details(listed[0]))
+    if as_json is not None:
+        report.save_devices(listed, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+
+
+@app.command()
+def check(
+    model: Annotated[Path, typer.Argument(help="Float checkpoint (.pt).")],
+    target: Annotated[str, typer.Option(help="Name, of 'yolo-edgequant targets'.")],
+    imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+) -> None:
+    """Tell beforehand what of a model will not go well on a device; exit status 1 if its file would be of no use.
+
+    Example: yolo-edgequant check yolov8n.pt --target coral-edgetpu --imgsz 320
+    """
+    from .targets.devices import device
+
+    profile, size = device(target), _size(imgsz)
+    _require_file(model, "model")
+    from . import target_report as report
+    from .patches.device_check import Severity, examine
+    from .upstream.models import YOLO
+
+    findings = examine(YOLO(model).model, profile, size, ExportOptions())
+    if findings:
+        console.print(report.findings_table(findings))
+    else:
+        console.print(f"nothing is known against {model.name} on {profile.name}", soft_wrap=True)
+    if as_json is not None:
+        report.save_findings(profile, findings, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+    if any(finding.severity == Severity.REFUSE for finding in findings):
         raise typer.Exit(1)
 
 
