@@ -151,9 +151,21 @@ def aligned(model: Model, reference: Model) -> dict[int, int]:
 
 
 def _sequence(model: Model) -> list[tuple[tuple[Any, ...], Node]]:
-    """Operators that compute or move something, each with what tells it from others."""
+    """Operators that compute or move something, each with what tells it from others: two slices differ by constants."""
     return [
-        ((node.kind, tuple(model.tensors[t].shape for t in node.outputs)), node)
+        (
+            (
+                node.kind,
+                tuple(model.tensors[t].shape for t in node.outputs),
+                tuple(
+                    values.tobytes()
+                    for t in node.inputs
+                    if (values := model.tensors[t].values) is not None and model.tensors[t].dtype in {"int32", "int64"}
+                    if not len(model.tensors[t].scales)
+                ),
+            ),
+            node,
+        )
         for node in model.nodes
         if node.kind not in _PASSED_OVER and node.outputs
     ]
