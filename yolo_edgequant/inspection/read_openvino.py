@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -98,7 +97,9 @@ class _Reader:
                 if kind == "FakeQuantize":
                     self._grid(sources, results[0], options)
                 version = re.sub(r"\D", "", layer.get("version", "")) or "1"
-                nodes.append(Node(len(nodes), one_line(kind), int(version[:6]), tuple(sources), tuple(results), options))
+                nodes.append(
+                    Node(len(nodes), one_line(kind), int(version[:6]), tuple(sources), tuple(results), options)
+                )
         metadata = contract.metadata_of(path.parent) if (path.parent / "metadata.json").is_file() else {}
         return Model(
             path,
@@ -141,9 +142,7 @@ class _Reader:
             values = np.frombuffer(self._constants, dtype, size // np.dtype(dtype).itemsize, offset)
             shape = self._tensors[tensor].shape
             values = values.reshape(shape) if values.size == int(np.prod(np.array(shape, object))) else values
-        self._tensors[tensor] = replace(
-            self._tensors[tensor], dtype=dtype, constant=True, size=size, values=values
-        )
+        self._tensors[tensor] = replace(self._tensors[tensor], dtype=dtype, constant=True, size=size, values=values)
 
     def _folded(self, kind: str, sources: list[int], results: list[int], options: Mapping[str, str]) -> None:
         """An operation on constants alone: its result is a constant, with the scales that it multiplies by."""

@@ -166,16 +166,11 @@ def _operator_table(inspection: Inspection) -> Table:
     columns = [] if places is None else [place for place in Place if any(p.place == place for p in places)]
     for place in columns:
         table.add_column(str(place), justify="right")
-    kinds = Counter((node.kind, node.version) for node in inspection.model.nodes)
+    nodes = inspection.model.nodes
+    kinds = Counter((node.kind, node.version) for node in nodes)
+    by_place = Counter((node.kind, node.version, places[node.index].place) for node in nodes if places is not None)
     for (kind, version), count in kinds.most_common():
-        cells = []
-        for place in columns:
-            number = sum(
-                places[node.index].place == place
-                for node in inspection.model.nodes
-                if (node.kind, node.version) == (kind, version)
-            )
-            cells.append(str(number or "-"))
+        cells = [str(by_place[kind, version, place] or "-") for place in columns]
         table.add_row(escape(kind), str(version), str(count), *cells)
     return table
 

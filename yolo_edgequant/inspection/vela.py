@@ -81,9 +81,7 @@ def compile_file(path: Path, configuration: str, keep: Path | None = None) -> Co
         )
 
 
-def parse(
-    log: str, summary: str, layers: str, compiler: str, configuration: str, kept: Path | None = None
-) -> Compiled:
+def parse(log: str, summary: str, layers: str, compiler: str, configuration: str, kept: Path | None = None) -> Compiled:
     """What vela printed, and wrote into its two tables.
 
     Raises:
