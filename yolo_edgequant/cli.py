@@ -14,10 +14,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
+from . import target_report
 from ._version import __version__
 from .describe import describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
 from .options import CHOICES, ExportOptions, choices
+from .targets.devices import device, devices
 
 if TYPE_CHECKING:
     from .bench.run import Row, Settings
@@ -55,12 +57,13 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def _choices() -> str:
     """The options and their choices, as the help names them."""
-    listed = [f"{name}={'|'.join(map(str, choices(name)))}" for name in (*CHOICES, "verify")]
-    return ", ".join([*listed, "min_retention=NUMBER"])
+    names = [name for name in (*CHOICES, "verify") if name != "target"]
+    listed = [f"{name}={'|'.join(map(str, choices(name)))}" for name in names]
+    return ", ".join([*listed, "min_retention=NUMBER", "target=NAME"])
 
 
 # in a table, as arguments are, a narrow terminal would cut the longest list short
-@app.command(epilog=f"Our options: {_choices()}.")
+@app.command(epilog=f"Our options: {_choices()}. The targets: yolo-edgequant targets.")
 def export(
     arguments: Annotated[
         list[str],
@@ -323,13 +326,10 @@ def targets(
 
     Example: yolo-edgequant targets nxp-imx8mp
     """
-    from . import target_report as report
-    from .targets.devices import device, devices
-
     listed = devices() if name is None else [device(name)]
-    console.print(report.overview(listed) if name is None else report.details(listed[0]))
+    console.print(target_report.overview(listed) if name is None else target_report.details(listed[0]))
     if as_json is not None:
-        report.save_devices(listed, as_json)
+        target_report.save_devices(listed, as_json)
         console.print(f"written: {as_json}", soft_wrap=True)
 
 
@@ -344,21 +344,18 @@ def check(
 
     Example: yolo-edgequant check yolov8n.pt --target coral-edgetpu --imgsz 320
     """
-    from .targets.devices import device
-
     profile, size = device(target), _size(imgsz)
     _require_file(model, "model")
-    from . import target_report as report
     from .patches.device_check import Severity, examine
     from .upstream.models import YOLO
 
     findings = examine(YOLO(model).model, profile, size, ExportOptions())
     if findings:
-        console.print(report.findings_table(findings))
+        console.print(target_report.findings_table(findings))
     else:
         console.print(f"nothing is known against {model.name} on {profile.name}", soft_wrap=True)
     if as_json is not None:
-        report.save_findings(profile, findings, as_json)
+        target_report.save_findings(profile, findings, as_json)
         console.print(f"written: {as_json}", soft_wrap=True)
     if any(finding.severity == Severity.REFUSE for finding in findings):
         raise typer.Exit(1)

@@ -6,15 +6,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
 from .files import atomic_write
-from .patches.device_check import Finding
 from .targets.devices import Constraints, Device, OperatorRule, Source
+
+if TYPE_CHECKING:
+    from .patches.device_check import Finding
 
 _COLORS = {"refuse": "red", "warn": "yellow", "note": "green"}
 _UNKNOWN = "not known"
@@ -24,13 +26,13 @@ def overview(devices: Iterable[Device]) -> Table:
     """A row for each profile."""
     table = Table("target", "device", "format", "head", "outputs", "granularity", "io", "operators")
     for device in devices:
-        chosen = (device.default(name) for name in ("head", "outputs", "granularity", "io"))
+        values = (device.default(name) for name in ("head", "outputs", "granularity", "io"))
         listed = _UNKNOWN
         if device.accelerator is None:
             listed = "all on the CPU"
         elif device.operators is not None:
             listed = f"{sum(rule.accelerator for rule in device.operators.by_kind.values())} listed"
-        cells = (device.name, device.title, device.formats[0], *(value or "by format" for value in chosen), listed)
+        cells = (device.name, device.title, device.formats[0], *(value or "by format" for value in values), listed)
         table.add_row(*map(escape, map(str, cells)))
     return table
 
@@ -62,7 +64,7 @@ def details(device: Device) -> Group:
 
 def findings_table(findings: Sequence[Finding]) -> Table:
     """What was found, the worst first."""
-    table = Table("finding", "of", "what", "source")
+    table = _titled(("finding", "of", "what", "source"))
     for one in findings:
         colored = f"[{_COLORS[one.severity]}]{one.severity}[/]"
         table.add_row(colored, escape(one.about), escape(one.text), escape(_said(one.source)))
@@ -134,9 +136,17 @@ def _limits(limits: Constraints, note: str) -> str:
 
 
 def _table(titles: Sequence[str], rows: Iterable[tuple[str, str, str, Source]]) -> Table:
-    table = Table(*titles, "source")
+    table = _titled((*titles, "source"))
     for *cells, source in rows:
         table.add_row(*map(escape, map(str, cells)), escape(_said(source)))
+    return table
+
+
+def _titled(titles: Iterable[str]) -> Table:
+    """An empty table that folds long addresses instead of cutting them."""
+    table = Table()
+    for title in titles:
+        table.add_column(title, overflow="fold")
     return table
 
 

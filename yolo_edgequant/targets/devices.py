@@ -5,7 +5,6 @@ Where nothing is known an entry is absent. Strict: an unknown key, a wrong type 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -16,9 +15,9 @@ from ..errors import OptionError
 from ..options import CHOICES, Choice, ExportOptions, Target
 from .formats import PROFILES, Format, Profile
 
-if sys.version_info >= (3, 11):
+try:
     import tomllib
-else:
+except ModuleNotFoundError:  # Python 3.10
     import tomli as tomllib
 
 _FOLDER = Path(__file__).parent / "profiles"
@@ -322,7 +321,7 @@ def read(name: Target, text: str) -> Device:
         named = {entry.name for entry in activations}
         activations += tuple(entry for entry in same.activations if entry.name not in named)
         memory, size, models = memory + same.memory, size or same.size, models + same.models
-    made = Device(
+    profile = Device(
         name=name,
         title=top.text("title"),
         accelerator=top.optional("accelerator", top.text),
@@ -341,7 +340,7 @@ def read(name: Target, text: str) -> Device:
         notes=top.entries("notes", lambda t: Note(t.text("about"), t.text("text"), t.source())),
     )
     top.end()
-    return made
+    return profile
 
 
 class _Table:
@@ -401,12 +400,12 @@ class _Table:
 
     def entries(self, key: str, read: Callable[[_Table], Any]) -> tuple[Any, ...]:
         listed = self._taken(key, "a list of tables", lambda v: _is_list(v, dict)) if key in self.values else ()
-        made = []
+        entries = []
         for number, values in enumerate(listed):
             table = _Table(f"{self.where}, {key}[{number}]", values, self.sources)
-            made.append(read(table))
+            entries.append(read(table))
             table.end()
-        return tuple(made)
+        return tuple(entries)
 
     def end(self) -> None:
         """Refuse what nobody asked for."""

@@ -11,6 +11,8 @@ from typing import Any
 from ..options import Choice
 from .devices import Constraints, Device, Permutation
 
+_MOST_AXES = 6  # of a transpose; every order of them is tried
+
 
 @dataclass(frozen=True)
 class TensorFacts:
@@ -145,6 +147,8 @@ def _violations(operator: Operator, rules: Constraints) -> Iterator[str]:
     elements = math.prod(operator.inputs[0].shape) if operator.inputs else 0
     if rules.max_elements is not None and elements > rules.max_elements:
         yield f"{elements} elements are over {rules.max_elements}"
+    if not operator.inputs or not operator.outputs:
+        return  # what follows compares shapes
     yield from _of_resize(operator, rules)
     if rules.permutations is not None and not _is_allowed(operator, rules.permutations):
         yield f"transpose of {_shown(operator.inputs[0].shape)} to {_shown(operator.outputs[0].shape)}"
@@ -179,6 +183,8 @@ def _is_allowed(operator: Operator, allowed: Sequence[Permutation]) -> bool:
     """True if a transpose is one of those; of axes that only shapes tell, if one reading of them is."""
     shape, result = operator.inputs[0].shape, operator.outputs[0].shape
     given = operator.options.get("permutation")
+    if len(shape) > _MOST_AXES or (given is not None and sorted(given) != list(range(len(shape)))):
+        return False
     readings = [tuple(given)] if given is not None else permutations(range(len(shape)))
     return any(
         tuple(shape[axis] for axis in axes) == result and _matches(axes, shape, allowed)
