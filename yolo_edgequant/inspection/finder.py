@@ -58,9 +58,9 @@ def _upstream(path: Path) -> Finder:
         stored = interpreter.run(fitted)
         corners = outputs[0].values(np.asarray(stored[0]))[0, :4]
         facts = _contract(names, channels_last, normalised=bool(np.nanmax(np.abs(corners), initial=0.0) <= 4))
-        found = reader(facts, outputs, letterbox.size).detections(stored, CONF, IOU, MAX_DET, False)
-        boxes = placement.clip(placement.to_image(found.boxes.reshape(-1, 2, 2))).reshape(-1, 4)
-        return Detections(boxes, found.scores, found.classes, names, None, None, None, {})
+        objects = reader(facts, outputs, letterbox.size).detections(stored, CONF, IOU, MAX_DET, False)
+        boxes = placement.clip(placement.to_image(objects.boxes.reshape(-1, 2, 2))).reshape(-1, 4)
+        return Detections(boxes, objects.scores, objects.classes, names, None, None, None, {})
 
     return find
 

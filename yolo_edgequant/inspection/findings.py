@@ -107,8 +107,8 @@ def _types(model: Model) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             "mixed-types",
-            f"it takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}: programs that look at one of "
-            "both alone read the other wrong; export it with an io= that both have",
+            f"it takes {', '.join(sorted(inputs))} and gives {', '.join(sorted(outputs))}: programs that look at one "
+            "of both read the other wrong; export it with an io= that both have",
             (*model.inputs, *model.outputs),
         )
     elif name.endswith("_full_integer_quant.tflite") and inputs & _FLOATS:

@@ -49,8 +49,8 @@ class Noise:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one file found in an image.
+class View:
+    """What one file shows in an image.
 
     Attributes:
         role: ``float``, ``file`` or ``beside``.
@@ -72,13 +72,13 @@ class Measured:
     Attributes:
         images: their names.
         noise: of the file's tensors; empty without a float model.
-        seen: for each image, what each file found.
+        views: for each image, what each file shows.
         troubles: why a file's objects are not shown, by role.
     """
 
     images: tuple[str, ...]
     noise: tuple[Noise, ...]
-    seen: tuple[tuple[Seen, ...], ...]
+    views: tuple[tuple[View, ...], ...]
     troubles: Mapping[str, str]
 
 
@@ -114,7 +114,7 @@ def _measure(path: Path, reference: Path | None, beside: Path | None, images: li
         if picture is None:
             raise UnsupportedModelError(f"'{image}' is not an image that OpenCV can read")
     noise = () if reference is None else tuple(_noise(open_model(path), open_model(reference), pictures))
-    seen: list[list[Seen]] = [[] for _ in images]
+    views: list[list[View]] = [[] for _ in images]
     troubles = {}
     for role, file in (("float", reference), ("file", path), ("beside", beside)):
         if file is None:
@@ -122,10 +122,10 @@ def _measure(path: Path, reference: Path | None, beside: Path | None, images: li
         try:
             find = finder(file.parent if file.suffix.lower() == ".xml" else file)
             for position, picture in enumerate(pictures):
-                seen[position].append(_seen(role, picture, find(picture)))
+                views[position].append(_view(role, picture, find(picture)))
         except UnsupportedModelError as error:
             troubles[role] = str(error)
-    return Measured(tuple(image.name for image in images), noise, tuple(map(tuple, seen)), troubles)
+    return Measured(tuple(image.name for image in images), noise, tuple(map(tuple, views)), troubles)
 
 
 def aligned(model: Model, reference: Model) -> dict[int, int]:
@@ -259,16 +259,16 @@ def _openvino(model: Model, wanted: set[int]) -> tuple[Any, dict[int, int], Stor
     return compiled, positions, Stored(tuple(compiled.inputs[0].shape), np.dtype(np.float32))
 
 
-def _seen(role: str, picture: np.ndarray, found: Detections) -> Seen:
-    """What was found, drawn on a picture of at most 480 pixels."""
+def _view(role: str, picture: np.ndarray, objects: Detections) -> View:
+    """The objects, drawn on a picture of at most 480 pixels."""
     from ..runtime.annotate import annotate
 
     opencv = _opencv()
-    drawn = annotate(picture, found)
+    drawn = annotate(picture, objects)
     ratio = min(1.0, 480 / max(drawn.shape[:2]))
     small = opencv.resize(drawn, None, fx=ratio, fy=ratio, interpolation=opencv.INTER_AREA) if ratio < 1 else drawn
     _, encoded = opencv.imencode(".jpg", small, [opencv.IMWRITE_JPEG_QUALITY, 80])
-    return Seen(role, len(found), float(found.scores.max()) if len(found) else None, encoded.tobytes())
+    return View(role, len(objects), float(objects.scores.max()) if len(objects) else None, encoded.tobytes())
 
 
 def _opencv() -> Any:

@@ -234,11 +234,11 @@ def _measured_tables(inspection: Inspection, measured: Measured) -> list[Any]:
         parts.append("no signal to noise without the float model: give --float CHECKPOINT.pt, or a float file")
     else:
         parts.append(f"no tensor of this file was recognized in {escape(inspection.reference)}")
-    roles = [role for role in ("float", "file", "beside") if any(s.role == role for row in measured.seen for s in row)]
+    roles = [role for role in ("float", "file", "beside") if any(s.role == role for row in measured.views for s in row)]
     if roles:
         table = Table("image", *roles, title="objects with a score over 0.25")
-        for image, seen in zip(measured.images, measured.seen, strict=True):
-            counts = {s.role: str(s.count) for s in seen}
+        for image, views in zip(measured.images, measured.views, strict=True):
+            counts = {s.role: str(s.count) for s in views}
             table.add_row(escape(image), *(counts.get(role, "-") for role in roles))
         parts.append(table)
     parts += [f"no objects of {role}: {escape(why)}" for role, why in measured.troubles.items()]
@@ -278,7 +278,7 @@ def _images(inspection: Inspection, measured: Measured | None) -> dict[str, Any]
         "reference": inspection.reference,
         "beside": None if inspection.beside is None else inspection.beside.path.name,
         "worst": [row.tensor for row in worst(measured.noise)],
-        "objects": [{s.role: {"count": s.count, "best": _optional(s.best)} for s in seen} for seen in measured.seen],
+        "objects": [{s.role: {"count": s.count, "best": _optional(s.best)} for s in views} for views in measured.views],
         "troubles": dict(measured.troubles),
     }
 
@@ -286,8 +286,8 @@ def _images(inspection: Inspection, measured: Measured | None) -> dict[str, Any]
 def pictures(measured: Measured) -> list[dict[str, str]]:
     """For each image, by role, what was drawn, as a data URI."""
     return [
-        {s.role: f"data:image/jpeg;base64,{base64.b64encode(s.picture).decode()}" for s in seen}
-        for seen in measured.seen
+        {s.role: f"data:image/jpeg;base64,{base64.b64encode(s.picture).decode()}" for s in views}
+        for views in measured.views
     ]
 
 
