@@ -8,8 +8,8 @@ round one of them is damaged, ``inspection`` looks into it, ``contract.read`` re
 image through it. Findings are any other exception, an error of several lines, a crash of the process, and more than 10
 seconds. Rounds run in a child process, which is started again after a crash, so the run goes on.
 
-Damage of the model leaves the checksum as it was, so no interpreter sees it, and ``inspection`` runs none: against files that are made to crash an
-interpreter, and have a checksum that is right, nothing here helps.
+Damage of the model leaves the checksum as it was, so no interpreter sees it, and ``inspection`` runs none: against
+files that are made to crash an interpreter, and have a checksum that is right, nothing here helps.
 
 What a round does follows from SEED, its number and the file alone: ``--first ROUND --rounds 1`` repeats it. The exit
 status is 1 if there are findings; FILE has them with what was done and the traceback.
@@ -391,9 +391,8 @@ def inspect(path: Path) -> None:
     """Inspect a file, and write down all that is to be said of it."""
     from yolo_edgequant.inspection import report
     from yolo_edgequant.inspection.examine import examine
-    from yolo_edgequant.targets.devices import device
 
-    inspection = examine(path, device("nxp-imx93"))
+    inspection = examine(path, "nxp-imx93")
     report.as_json(report.as_dict(inspection))
     report.tables(inspection)
 

@@ -239,14 +239,14 @@ def inspect(
     """
     from .inspection import report
     from .inspection.examine import examine
-    from .targets.devices import device
 
     if html is not None and find_spec("jinja2") is None:
         raise MissingToolError("--html needs Jinja2; install it with: pip install 'yolo-edgequant[inspect]'")
     inspection = examine(
         file,
-        None if target is None else device(target),
-        [] if images is None else _pictures(images)[:count],
+        target,
+        images,
+        count,
         float_model,
         beside,
         compiling or accelerator_config is not None,
@@ -264,20 +264,6 @@ def inspect(
         console.print(f"written: {html}", soft_wrap=True)
     if inspection.is_broken:
         raise typer.Exit(1)
-
-
-def _pictures(path: Path) -> list[Path]:
-    """The image files that a path means, which is one or a folder.
-
-    Raises:
-        MissingToolError: OpenCV, which reads them, is not installed.
-        InferenceError: there are none.
-    """
-    if find_spec("cv2") is None:
-        raise MissingToolError("reading pictures needs OpenCV; install it with: pip install 'yolo-edgequant[inspect]'")
-    from .runtime.sources import files
-
-    return files(path)
 
 
 @app.command()

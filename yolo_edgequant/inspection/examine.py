@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..errors import MissingToolError, OptionError
-from ..targets.devices import Device
+from ..targets.devices import Device, device
 from . import edgetpu, vela
 from .compiled import Compiled
 from .findings import Finding, Level, findings
@@ -60,8 +59,9 @@ class Inspection:
 
 def examine(
     path: Path,
-    device: Device | None = None,
-    images: Sequence[Path] = (),
+    target: str | None = None,
+    images: Path | None = None,
+    count: int = 4,
     float_model: Path | None = None,
     beside: Path | None = None,
     compiling: bool = False,
@@ -72,8 +72,9 @@ def examine(
 
     Args:
         path: ``.tflite`` file, or an OpenVINO model's ``.xml`` or folder.
-        device: whose rules say where operators run.
-        images: to run it on.
+        target: name of a device, whose rules say where operators run.
+        images: a picture, or a folder of such, to run it on.
+        count: of pictures to run, at most.
         float_model: that it was made of: a ``.pt`` or a float file. Needs images.
         beside: another file, whose objects are drawn, too. Needs images.
         compiling: run the device's compiler, or OpenVINO's for its models.
@@ -81,28 +82,29 @@ def examine(
         keep: folder for compiled files.
 
     Raises:
-        OptionError: options that need others.
+        OptionError: an unknown target, or options that need others.
         InferenceError, UnsupportedModelError: a file is missing, or cannot be read.
         MissingToolError, CompilerError: a compiler is not there, or failed.
     """
-    if (float_model or beside) and not images:
+    if (float_model or beside) and images is None:
         raise OptionError("--float and --beside compare files on images; give some with --images DIR")
+    profile = None if target is None else device(target)
     model = open_model(path)
     other = None if beside is None else open_model(beside)
     head = Head.of(model)
-    compiled = _compile(model, device, configuration, keep) if compiling else ()
+    compiled = _compile(model, profile, configuration, keep) if compiling else ()
     measured = None
-    if images:
+    if images is not None:
         with tempfile.TemporaryDirectory() as folder:
             exact = None if float_model is None else reference(float_model, model, Path(folder))
-            measured = measure(model.path, exact, None if other is None else other.path, images)
+            measured = measure(model.path, exact, None if other is None else other.path, images, count)
     return Inspection(
         model,
         head,
         spread(model, head),
         memory(model),
         tuple(findings(model, head)),
-        None if device is None else placed(model, device),
+        None if profile is None else placed(model, profile),
         compiled,
         measured,
         None if float_model is None else float_model.name,
@@ -110,7 +112,9 @@ def examine(
     )
 
 
-def _compile(model: Model, device: Device | None, configuration: str | None, keep: Path | None) -> tuple[Compiled, ...]:
+def _compile(
+    model: Model, profile: Device | None, configuration: str | None, keep: Path | None
+) -> tuple[Compiled, ...]:
     """Ask the compiler that makes files for a device; for OpenVINO's models its plugins.
 
     Raises:
@@ -119,16 +123,16 @@ def _compile(model: Model, device: Device | None, configuration: str | None, kee
     if model.family == "openvino":
         if find_spec("openvino") is None:
             raise MissingToolError("OpenVINO is not installed; install it with: pip install openvino")
-        from .openvino_devices import compile_model
+        from .openvino_runs import compile_model
 
         return tuple(compile_model(model.path))
-    name = configuration or vela.CONFIGURATIONS.get(device.name if device else "")
+    name = configuration or vela.CONFIGURATIONS.get(profile.name if profile else "")
     if name is not None:
         return (vela.compile_file(model.path, name, keep),)
-    if device is not None and any(_EDGE_TPU in format for format in device.formats):
+    if profile is not None and any(_EDGE_TPU in format for format in profile.formats):
         return (edgetpu.compile_file(model.path, keep),)
     known = ", ".join([*vela.CONFIGURATIONS, "coral-edgetpu"])
     raise OptionError(
-        f"--compile has no compiler for {'no target' if device is None else f'target {device.name}'}: give --target "
+        f"--compile has no compiler for {'no target' if profile is None else f'target {profile.name}'}: give --target "
         f"({known}) or --accelerator-config, or an OpenVINO model"
     )

@@ -7,11 +7,12 @@ stands at the same place in the sequence of kinds and shapes; names differ from 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import numpy as np
 
 from ..errors import MissingToolError, UnsupportedModelError
 from ..processes import usable_threads
-from ..runtime.detections import Detections
 from ..runtime.interpreter import Tensor as Stored
 from ..runtime.interpreter import open_tflite
 from ..runtime.letterbox import Letterbox
@@ -82,7 +82,7 @@ class Measured:
     troubles: Mapping[str, str]
 
 
-def measure(path: Path, reference: Path | None, beside: Path | None, images: Sequence[Path]) -> Measured:
+def measure(path: Path, reference: Path | None, beside: Path | None, images: Path, count: int) -> Measured:
     """Run a file, its float model and another file on images, in a process of their own.
 
     An interpreter may crash on a damaged file; then that is one error here.
@@ -91,30 +91,32 @@ def measure(path: Path, reference: Path | None, beside: Path | None, images: Seq
         path: ``.tflite`` file, or an OpenVINO model's folder or ``.xml``.
         reference: the float model, of the same kinds; None for none.
         beside: another file to draw the objects of.
-        images: files that OpenCV reads.
+        images: a picture, or a folder of such.
+        count: of pictures to run, at most.
 
     Raises:
         UnsupportedModelError: an interpreter cannot run one of them, or crashed.
         InferenceError, MissingToolError: an image cannot be read, or what runs such a file is not installed.
     """
+    if find_spec("cv2") is None:
+        raise MissingToolError("reading pictures needs OpenCV; install it with: pip install 'yolo-edgequant[inspect]'")
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return pool.submit(_measure, path, reference, beside, list(images)).result()
+            return pool.submit(_measure, path, reference, beside, images, count).result()
         except BrokenProcessPool:
             raise UnsupportedModelError(
                 f"the interpreter crashed on '{path}', or on a model beside it: it is damaged; export it again"
             ) from None
 
 
-def _measure(path: Path, reference: Path | None, beside: Path | None, images: list[Path]) -> Measured:
+def _measure(path: Path, reference: Path | None, beside: Path | None, images: Path, count: int) -> Measured:
     """:func:`measure`, in this process."""
-    opencv = _opencv()
-    pictures = [opencv.imread(str(image)) for image in images]
-    for image, picture in zip(images, pictures, strict=True):
-        if picture is None:
-            raise UnsupportedModelError(f"'{image}' is not an image that OpenCV can read")
+    from . import drawing
+
+    named = drawing.read(images, count)
+    pictures = [picture for _, picture in named]
     noise = () if reference is None else tuple(_noise(open_model(path), open_model(reference), pictures))
-    views: list[list[View]] = [[] for _ in images]
+    views: list[list[View]] = [[] for _ in named]
     troubles = {}
     for role, file in (("float", reference), ("file", path), ("beside", beside)):
         if file is None:
@@ -122,32 +124,67 @@ def _measure(path: Path, reference: Path | None, beside: Path | None, images: li
         try:
             find = finder(file.parent if file.suffix.lower() == ".xml" else file)
             for position, picture in enumerate(pictures):
-                views[position].append(_view(role, picture, find(picture)))
+                objects = find(picture)
+                best = float(objects.scores.max()) if len(objects) else None
+                views[position].append(View(role, len(objects), best, drawing.drawn(picture, objects)))
         except UnsupportedModelError as error:
             troubles[role] = str(error)
-    return Measured(tuple(image.name for image in images), noise, tuple(map(tuple, views)), troubles)
+    return Measured(tuple(name for name, _ in named), noise, tuple(map(tuple, views)), troubles)
 
 
 def aligned(model: Model, reference: Model) -> dict[int, int]:
     """Tensors of a model that hold what a tensor of another holds, by index: of operators at the same place.
 
-    OpenVINO's operators go by name, which quantizing leaves as it is.
+    In ``.tflite`` that is the place in the sequence of operators. OpenVINO's order is not kept by quantizing; there it
+    is what an operator reads, with its name where that leaves a choice (names alone are counted anew).
     """
-    if model.family == reference.family == "openvino":
-        named = {tensor.name: index for index, tensor in enumerate(reference.tensors) if not tensor.constant}
-        pairs = {t: named[name] for t in model.computed if (name := model.tensors[t].name) in named}
-        return {t: r for t, r in pairs.items() if model.tensors[t].shape == reference.tensors[r].shape}
+    both = model.family == reference.family == "openvino"
+    pairs = _by_inputs(model, reference) if both else _by_sequence(model, reference)
+    for one, other in zip(model.outputs, reference.outputs, strict=False):
+        if model.tensors[one].shape == reference.tensors[other].shape:
+            pairs[one] = other
+    return pairs
+
+
+def _by_sequence(model: Model, reference: Model) -> dict[int, int]:
     ours, theirs = _sequence(model), _sequence(reference)
-    pairs = {}
+    pairs: dict[int, int] = {}
     matcher = SequenceMatcher(None, [key for key, _ in ours], [key for key, _ in theirs], autojunk=False)
     for block in matcher.get_matching_blocks():
         for step in range(block.size):
             one, other = ours[block.a + step][1], theirs[block.b + step][1]
             pairs.update(zip(one.outputs, other.outputs, strict=True))
-    for one, other in zip(model.outputs, reference.outputs, strict=False):
-        if model.tensors[one].shape == reference.tensors[other].shape:
-            pairs[one] = other
     return pairs
+
+
+def _by_inputs(model: Model, reference: Model) -> dict[int, int]:
+    candidates: dict[tuple[Any, ...], list[Node]] = {}
+    for node in reference.nodes:
+        sources = tuple(_source(reference, t) for t in node.inputs if not reference.tensors[t].constant)
+        candidates.setdefault((node.kind, sources, _shapes(reference, node)), []).append(node)
+    pairs = dict(zip(model.inputs, reference.inputs, strict=False))
+    for node in model.nodes:
+        if node.kind in _PASSED_OVER or not node.outputs:
+            continue
+        sources = tuple(pairs.get(_source(model, t), -1) for t in node.inputs if not model.tensors[t].constant)
+        choice = candidates.get((node.kind, sources, _shapes(model, node)), [])
+        name = model.tensors[node.outputs[0]].name
+        other = next((c for c in choice if reference.tensors[c.outputs[0]].name == name), choice[0] if choice else None)
+        if other is not None:
+            choice.remove(other)
+            pairs.update(zip(node.outputs, other.outputs, strict=True))
+    return pairs
+
+
+def _source(model: Model, tensor: int) -> int:
+    """The tensor before it was rounded."""
+    while (node := model.producer.get(tensor)) is not None and node.kind in _PASSED_OVER:
+        tensor = node.inputs[0]
+    return tensor
+
+
+def _shapes(model: Model, node: Node) -> tuple[tuple[int, ...], ...]:
+    return tuple(model.tensors[tensor].shape for tensor in node.outputs)
 
 
 def _sequence(model: Model) -> list[tuple[tuple[Any, ...], Node]]:
@@ -174,7 +211,7 @@ def _sequence(model: Model) -> list[tuple[tuple[Any, ...], Node]]:
 def _noise(model: Model, reference: Model, pictures: Sequence[np.ndarray]) -> list[Noise]:
     """The noise of each tensor that both models have, in execution order."""
     pairs = aligned(model, reference)
-    ours, theirs = _Runner(model, set(pairs)), _Runner(reference, set(pairs.values()))
+    ours, theirs = _runner(model, set(pairs)), _runner(reference, set(pairs.values()))
     signal, noise, kept = dict.fromkeys(pairs, 0.0), dict.fromkeys(pairs, 0.0), dict.fromkeys(pairs, 0.0)
     measured = set(pairs)
     for picture in pictures:
@@ -195,34 +232,25 @@ def _noise(model: Model, reference: Model, pictures: Sequence[np.ndarray]) -> li
     return rows
 
 
-class _Runner:
-    """Runs a model with every tensor kept.
+class _TFLite:
+    """Runs a ``.tflite`` model with every tensor kept.
 
     Args:
         model: that was read from a file.
         wanted: tensors whose values to give.
     """
 
-    def __init__(self, model: Model, wanted: set[int]) -> None:
-        self._model, self._wanted = model, wanted
-        if model.family == "tflite":
-            self._interpreter, source, _ = open_tflite(model.path, usable_threads(), keep_all=True)
-            self._source, stored = source["index"], Stored.of(source)
-        else:
-            self._compiled, self._positions, stored = _openvino(model, wanted)
-        if len(stored.shape) != 4 or 3 not in (stored.shape[1], stored.shape[3]) or stored.shape[0] != 1:
-            raise UnsupportedModelError(f"'{model.path}' takes {stored.shape}, which is no image of three channels")
-        self._letterbox = Letterbox(stored, stored.shape[3] == 3)
+    def __init__(self, model: Model, wanted: Collection[int]) -> None:
+        self._model = model
+        self._wanted = [tensor for tensor in wanted if self._is_number(tensor)]
+        self._interpreter, source, _ = open_tflite(model.path, usable_threads(), keep_all=True)
+        self._source, self.input = source["index"], Stored.of(source)
 
-    def __call__(self, picture: np.ndarray) -> dict[int, np.ndarray]:
-        """Values of the wanted tensors for an image, (H, W, 3) uint8 BGR, by index."""
-        fitted, _ = self._letterbox(picture)
-        if self._model.family == "openvino":
-            results = self._compiled([fitted])
-            return {tensor: results[position] for tensor, position in self._positions.items()}
+    def __call__(self, fitted: np.ndarray) -> dict[int, np.ndarray]:
+        """Values of the wanted tensors for an image as stored, float32, by index."""
         self._interpreter.set_tensor(self._source, fitted)
         self._interpreter.invoke()
-        return {t: self._value(t) for t in self._wanted if self._is_number(t)}
+        return {tensor: self._value(tensor) for tensor in self._wanted}
 
     def _is_number(self, tensor: int) -> bool:
         info = self._model.tensors[tensor]
@@ -235,47 +263,23 @@ class _Runner:
         return (stored.astype(np.float32) - int(info.zero_points[0])) * np.float32(info.scale)
 
 
-def _openvino(model: Model, wanted: set[int]) -> tuple[Any, dict[int, int], Stored]:
-    """A compiled model that also gives what its operations compute, where that is, and what it takes."""
-    try:
-        import openvino as ov
-    except ModuleNotFoundError as error:
-        raise MissingToolError("OpenVINO is not installed; install it with: pip install openvino") from error
-    try:
-        network = ov.Core().read_model(str(model.path))
-        names = {model.tensors[tensor].name: tensor for tensor in wanted}
-        nodes = [
-            op
-            for op in network.get_ordered_ops()
-            if op.get_friendly_name() in names and op.get_output_size() == 1 and op.get_type_name() != "Result"
-            if op.output(0).get_element_type() == ov.Type.f32
-        ]
-        network.add_outputs([op.output(0) for op in nodes])
-        compiled = ov.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    except RuntimeError as error:
-        raise UnsupportedModelError(f"'{model.path}' cannot be run: {str(error).splitlines()[0][:300]}") from error
-    places = {result.get_node().input_value(0): position for position, result in enumerate(network.outputs)}
-    positions = {names[op.get_friendly_name()]: places[op.output(0)] for op in nodes if op.output(0) in places}
-    return compiled, positions, Stored(tuple(compiled.inputs[0].shape), np.dtype(np.float32))
+def _runner(model: Model, wanted: Collection[int]) -> Callable[[np.ndarray], dict[int, np.ndarray]]:
+    """What gives values of the wanted tensors for an image, (H, W, 3) uint8 BGR, by index.
 
+    Raises:
+        UnsupportedModelError: the model takes no image, or cannot be run.
+        MissingToolError: what runs it is not installed.
+    """
+    if model.family == "tflite":
+        run: Any = _TFLite(model, wanted)
+    elif find_spec("openvino") is None:
+        raise MissingToolError("OpenVINO is not installed; install it with: pip install openvino")
+    else:
+        from .openvino_runs import Kept
 
-def _view(role: str, picture: np.ndarray, objects: Detections) -> View:
-    """The objects, drawn on a picture of at most 480 pixels."""
-    from ..runtime.annotate import annotate
-
-    opencv = _opencv()
-    drawn = annotate(picture, objects)
-    ratio = min(1.0, 480 / max(drawn.shape[:2]))
-    small = opencv.resize(drawn, None, fx=ratio, fy=ratio, interpolation=opencv.INTER_AREA) if ratio < 1 else drawn
-    _, encoded = opencv.imencode(".jpg", small, [opencv.IMWRITE_JPEG_QUALITY, 80])
-    return View(role, len(objects), float(objects.scores.max()) if len(objects) else None, encoded.tobytes())
-
-
-def _opencv() -> Any:
-    try:
-        import cv2
-    except ModuleNotFoundError as error:
-        raise MissingToolError(
-            "reading pictures needs OpenCV; install it with: pip install 'yolo-edgequant[inspect]'"
-        ) from error
-    return cv2
+        run = Kept(model, wanted)
+    shape = run.input.shape
+    if len(shape) != 4 or shape[0] != 1 or 3 not in (shape[1], shape[3]):
+        raise UnsupportedModelError(f"'{model.path}' takes {shape}, which is no image of three channels")
+    letterbox = Letterbox(run.input, shape[3] == 3)
+    return lambda picture: run(letterbox(picture)[0])

@@ -151,7 +151,8 @@ class _Reader:
         dtype = self._types.get(info.Type(), f"type_{info.Type()}")
         scales, zero_points = np.empty(0), np.empty(0, np.int64)
         if (grid := info.Quantization()) is not None and grid.ScaleLength():
-            scales = self._array(grid.ScaleLength(), grid.ScaleAsNumpy, 4).astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a damaged one is no number
+                scales = self._array(grid.ScaleLength(), grid.ScaleAsNumpy, 4).astype(np.float64)
             zero_points = np.zeros(len(scales), np.int64)
             if grid.ZeroPointLength():
                 points = self._array(grid.ZeroPointLength(), grid.ZeroPointAsNumpy, 8)

@@ -157,8 +157,9 @@ def _operator_table(inspection: Inspection) -> Table:
     title = "operators"
     if inspection.placed is not None:
         placed = inspection.placed
-        name = placed.device.accelerator or "accelerator"
-        title = f"operators on {placed.device.name}: {placed.partitions} partition(s) on the {name}"
+        name = placed.device.accelerator
+        where = "it has no accelerator" if name is None else f"{placed.partitions} partition(s) on the {name}"
+        title = f"operators on {placed.device.name}: {where}"
     table = Table(title=title)
     table.add_column("operator")
     table.add_column("version", justify="right")

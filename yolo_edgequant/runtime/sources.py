@@ -22,7 +22,7 @@ def count(source: str) -> int | None:
     """How many images there are, None if that is not known."""
     if is_video(source):
         return None
-    return len(files(Path(source)))
+    return len(_files(Path(source)))
 
 
 def images(source: str) -> Iterator[tuple[str, np.ndarray]]:
@@ -35,7 +35,7 @@ def images(source: str) -> Iterator[tuple[str, np.ndarray]]:
         InferenceError: there is nothing of the kind, or it cannot be read.
     """
     if not is_video(source):
-        for file in files(Path(source)):
+        for file in _files(Path(source)):
             image = cv2.imread(str(file))
             if image is None:
                 raise InferenceError(f"'{file}' is not an image that OpenCV can read")
@@ -56,7 +56,7 @@ def images(source: str) -> Iterator[tuple[str, np.ndarray]]:
         capture.release()
 
 
-def files(path: Path) -> list[Path]:
+def _files(path: Path) -> list[Path]:
     """The image files that a path means.
 
     Raises:

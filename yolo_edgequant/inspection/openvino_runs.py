@@ -1,15 +1,18 @@
-"""What OpenVINO's plugins make of a model: the type that each layer really computes in, on each device that is here."""
+"""OpenVINO at work: the type that each layer really computes in on each device that is here, and what it computes."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 
-from ..errors import CompilerError
+from ..errors import CompilerError, UnsupportedModelError
+from ..runtime.interpreter import Tensor
 from .compiled import Compiled, Fallback, Heavy
+from .model import Model
 
 _INTEGERS = {"i8", "u8", "i4", "u4"}
 _NO_WORK = {"Input", "Output", "Const", "Constant", "Result", "Parameter"}
@@ -74,3 +77,42 @@ def _text(info: ov.RTMap, name: str) -> str:
         return "unknown"
     value = info[name]
     return str(value.astype(str) if hasattr(value, "astype") else value)
+
+
+class Kept:
+    """Runs a model on the CPU and keeps what its operations compute.
+
+    Args:
+        model: that was read from a file.
+        wanted: tensors whose values to give, where that can be had.
+
+    Attributes:
+        input: what it takes.
+
+    Raises:
+        UnsupportedModelError: OpenVINO cannot read or compile it.
+    """
+
+    def __init__(self, model: Model, wanted: Collection[int]) -> None:
+        try:
+            network = ov.Core().read_model(str(model.path))
+            names = {model.tensors[tensor].name: tensor for tensor in wanted}
+            nodes = [op for op in network.get_ordered_ops() if op.get_friendly_name() in names and _gives_float(op)]
+            network.add_outputs([op.output(0) for op in nodes])
+            self._compiled = ov.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            self.input = Tensor(tuple(self._compiled.inputs[0].shape), np.dtype(np.float32))
+        except RuntimeError as error:
+            raise UnsupportedModelError(f"'{model.path}' cannot be run: {str(error).splitlines()[0][:300]}") from error
+        places = {result.get_node().input_value(0): position for position, result in enumerate(network.outputs)}
+        self._positions = {names[op.get_friendly_name()]: places[op.output(0)] for op in nodes}
+
+    def __call__(self, fitted: np.ndarray) -> dict[int, np.ndarray]:
+        """Values of the wanted tensors for an image as stored, float32, by index."""
+        results = self._compiled([fitted])
+        return {tensor: results[position] for tensor, position in self._positions.items()}
+
+
+def _gives_float(op: ov.Node) -> bool:
+    """True for an operation with one result, float32, that can be an output of the model."""
+    one = op.get_type_name() != "Result" and op.get_output_size() == 1
+    return one and op.output(0).get_element_type() == ov.Type.f32
