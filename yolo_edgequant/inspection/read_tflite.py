@@ -147,7 +147,7 @@ class _Reader:
         if info.ShapeSignatureLength():
             shape = self._numbers(info.ShapeSignatureLength(), info.ShapeSignatureAsNumpy, 4)
         if len(shape) > 16:
-            raise ValueError(f"tensor '{name}' has {len(shape)} dimensions")
+            raise ValueError(f"tensor '{name[-60:]}' has {len(shape)} dimensions")
         dtype = self._types.get(info.Type(), f"type_{info.Type()}")
         scales, zero_points = np.empty(0), np.empty(0, np.int64)
         if (grid := info.Quantization()) is not None and grid.ScaleLength():
@@ -158,7 +158,7 @@ class _Reader:
                 points = self._array(grid.ZeroPointLength(), grid.ZeroPointAsNumpy, 8)
                 zero_points = np.broadcast_to(points, len(scales)) if len(points) == 1 else points
             if not np.isfinite(scales).all() or (scales < 0).any() or len(zero_points) != len(scales):
-                raise ValueError(f"tensor '{name}' has a scale that is none")
+                raise ValueError(f"the scale of tensor '{name[-60:]}' is none")
         size = sizes[info.Buffer()]
         constant = free and size > 0
         values = self._values(model.Buffers(info.Buffer()), shape, dtype) if constant and size <= KEPT_BYTES else None
