@@ -20,7 +20,8 @@ from yolo_edgequant.patches import REGISTRY
 from yolo_edgequant.processes import environment
 
 FULL = {"map": 0.5, "map50": 0.6, "retention": 0.9, "latency_ms": 1.0, "size_mb": 1.0, "export_s": 1.0, "peak_mb": 9.0}
-COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run", "patches", "doctor", "targets", "check"]
+COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run"]
+COMMANDS += ["inspect", "patches", "doctor", "targets", "check"]
 
 
 @pytest.fixture
@@ -491,3 +492,49 @@ def test_check_tells_what_it_finds_and_fails_on_a_refusal(command, tmp_path, tar
     assert saved["target"] == target
     texts = [finding["text"] for finding in saved["findings"]]
     assert any(said in text for text in texts) or (texts == [] and out.startswith(said))
+
+
+def test_inspect_prints_and_saves_what_is_in_a_file(command, detector, tmp_path):
+    file = tmp_path / "float.tflite"
+    file.write_bytes(detector)
+    status, out, _ = command("inspect", file, "--target", "coral-edgetpu", "--json", "a.json", "--html", "a.html")
+    assert status == 0
+    assert "nothing in it is quantized" in out
+    assert "written: a.json" in out
+    assert json.loads(Path("a.json").read_text())["file"]["name"] == "float.tflite"
+    assert Path("a.html").read_text().startswith("<!doctype html>")
+
+
+def test_inspect_exits_with_1_if_the_file_cannot_detect(command, detector, monkeypatch, tmp_path):
+    from yolo_edgequant.inspection.examine import Inspection
+
+    file = tmp_path / "float.tflite"
+    file.write_bytes(detector)
+    monkeypatch.setattr(Inspection, "is_broken", True)
+    assert command("inspect", file)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (None, [], "file 'a.tflite' not found"),
+        (b"", [], "is no .tflite file: it has 0 bytes"),
+        (b"TFL3" * 9, [], "is damaged or cut off"),
+        (b"", ["--target", "toaster"], "target='toaster' is not one of"),
+        (b"", ["--float", "b.pt"], "give some with --images DIR"),
+    ],
+)
+def test_inspect_refuses_in_one_line(command, content, arguments, message):
+    if content is not None:
+        Path("a.tflite").write_bytes(content)
+    status, _, err = command("inspect", "a.tflite", *arguments)
+    assert status == 1
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+
+
+def test_inspect_says_what_installs_jinja(command, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    status, _, err = command("inspect", "a.tflite", "--html", "a.html")
+    assert status == 1
+    assert "pip install 'yolo-edgequant[inspect]'" in err

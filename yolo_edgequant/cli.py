@@ -218,6 +218,55 @@ def run(
 
 
 @app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .tflite file, or an OpenVINO model's folder or .xml; of anybody.")],
+    target: Annotated[str | None, typer.Option(help="Device: where operators would run there.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Image, or folder: the first ones are run.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Images to run.")] = 4,
+    float_model: Annotated[
+        Path | None, typer.Option("--float", help="Its float model: .pt or a float file. Needs --images.")
+    ] = None,
+    beside: Annotated[Path | None, typer.Option(help="Another file to draw the objects of. Needs --images.")] = None,
+    compiling: Annotated[bool, typer.Option("--compile", help="Run the compiler for the target.")] = False,
+    accelerator_config: Annotated[str | None, typer.Option(help="Of an Ethos-U, as ethos-u85-256.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Folder for the compiled file.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File for a page with plots and pictures.")] = None,
+) -> None:
+    """Look into a quantized file: operators, scales, noise, and what is wrong; exit status 1 if it cannot detect.
+
+    Example: yolo-edgequant inspect yolov8n_full_integer_quant.tflite --target coral-edgetpu
+    """
+    from .inspection import report
+    from .inspection.examine import examine
+
+    if html is not None and find_spec("jinja2") is None:
+        raise MissingToolError("--html needs Jinja2; install it with: pip install 'yolo-edgequant[inspect]'")
+    inspection = examine(
+        file,
+        target,
+        images,
+        count,
+        float_model,
+        beside,
+        compiling or accelerator_config is not None,
+        accelerator_config,
+        keep,
+    )
+    console.print(report.tables(inspection), soft_wrap=True)
+    if as_json is not None:
+        report.save(inspection, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+    if html is not None:
+        from .inspection.page import save
+
+        save(inspection, html)
+        console.print(f"written: {html}", soft_wrap=True)
+    if inspection.is_broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def patches() -> None:
     """Print every patch of Ultralytics as a diff against the installed version."""
     typer.echo(describe())
