@@ -111,7 +111,7 @@ def test_the_table_of_options_is_the_options():
     listed = {}
     for name, values, *_ in rows:
         for option, words in zip(re.findall(r"`(\w+)`", name), values.split(";"), strict=True):
-            listed[option] = set(re.findall(r"`(\w+)`", words))
+            listed[option] = set(re.findall(r"`([\w-]+)`", words))
     assert set(listed) == NAMES
     assert listed.pop("min_retention") == set()
     assert listed == {option: {str(choice) for choice in choices(option)} for option in listed}

@@ -297,7 +297,7 @@ def test_overlaps_and_classes_are_the_readers():
             [(1, 300, 5), (1, 4, 4, 32)],
             "has rows of 5 values, not 6 or more",
         ),
-        (graphs.contract("raw"), [(1, 96, 63)] * 6, r"output 'boxes 8' has shape \(1, 96, 63\)"),
+        (graphs.contract("raw"), [(1, 96, 63)] * 6, r"output 'boxes_8' has shape \(1, 96, 63\)"),
     ],
 )
 def test_outputs_that_the_contract_does_not_mean(contract, shapes, said):

@@ -101,11 +101,11 @@ def test_noise_is_compared_in_the_tensors_units_and_scores_after_the_sigmoid():
     stored = [Tensor(values.shape, np.dtype(np.int8), 0.1, 3) for values in floats]
     quantized = Run(stored, [[tensor.stored(values) for tensor, values in zip(stored, floats, strict=True)]])
     snr = compare(raw, (320, 320), reference, quantized).snr_db
-    assert list(snr) == ["boxes 32", "boxes 64", "scores 32"]
-    assert snr["boxes 32"] == pytest.approx(10 * np.log10(4 / (0.1**2 / 12)), abs=1)
+    assert list(snr) == ["boxes_32", "boxes_64", "scores_32"]
+    assert snr["boxes_32"] == pytest.approx(10 * np.log10(4 / (0.1**2 / 12)), abs=1)
     probabilities = 1 / (1 + np.exp(-logits))
     error = np.square(probabilities - 1 / (1 + np.exp(-stored[2].values(quantized.outputs[0][2])))).mean()
-    assert snr["scores 32"] == pytest.approx(10 * np.log10(probabilities.var() / error), abs=0.1)
+    assert snr["scores_32"] == pytest.approx(10 * np.log10(probabilities.var() / error), abs=0.1)
 
 
 def test_rows_of_final_detections_have_no_noise_for_they_change_places():
