@@ -70,6 +70,7 @@ _FRIGATE = "takes corners for sizes, and suppresses across classes at 0.4, at mo
 _IMX = (
     "clips boxes to the image first; that of poses rounds them to whole pixels, and that of rotated boxes is OpenCV's"
 )
+_MODEL_API = "takes the later of equal scores first; its boxes are in whole pixels, held to half a pixel"
 CONSUMERS = {
     "Frigate edgetpu": Consumer("frigate_edgetpu", ("merged",), conf=0.4, own_nms=_FRIGATE),
     "Frigate openvino": Consumer("frigate_openvino", ("openvino int8", "openvino float"), conf=0.4, own_nms=_FRIGATE),
@@ -80,7 +81,9 @@ CONSUMERS = {
     ),
     "supervision": Consumer("with_supervision", _ALL),
     "sahi": Consumer("with_sahi", _ALL),
-    "OpenVINO Model API": Consumer("openvino_model_api", ("openvino int8", "openvino float"), pixels=1.0),
+    "OpenVINO Model API": Consumer(
+        "openvino_model_api", ("openvino int8", "openvino float"), pixels=0.51, own_nms=_MODEL_API
+    ),
 }
 
 #: Each file that is exported by name: the model, and the arguments besides the precision.
