@@ -74,7 +74,7 @@ _MODEL_API = "takes the later of equal scores first; its boxes are in whole pixe
 CONSUMERS = {
     "Frigate edgetpu": Consumer("frigate_edgetpu", ("merged",), conf=0.4, own_nms=_FRIGATE),
     "Frigate openvino": Consumer("frigate_openvino", ("openvino int8", "openvino float"), conf=0.4, own_nms=_FRIGATE),
-    "EdgeFirst HAL": Consumer("edgefirst", ("int8", "float", "grid")),
+    "EdgeFirst HAL": Consumer("edgefirst", ("int8", "float", "levels", "grid")),
     "yolov8-tflite-imx": Consumer("tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": True}),
     "yolov8-tflite-imx, pixels cut": Consumer(
         "tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": False}, overlap=0.8, score=0.2

@@ -1,4 +1,7 @@
-"""EdgeFirst's HAL, its decoder told of the outputs by the schema in its repository (testdata/per_scale)."""
+"""EdgeFirst's HAL, its decoder told of the outputs by the schema in its repository (testdata/per_scale).
+
+It takes raw outputs as (1, h, w, C); those of `levels`, (1, cells, C), are given that shape here.
+"""
 
 import math
 
@@ -7,11 +10,20 @@ import numpy as np
 from program import LiteRT, run
 
 
-def grid(outputs, size):
+def shape_of(output, size):
+    """(1, h, w, C) of an output, which is that already or (1, h * w, C)."""
+    shape = [int(n) for n in output["shape"]]
+    if len(shape) == 4:
+        return shape
+    stride = math.isqrt(size[0] * size[1] // shape[1])
+    return [1, size[0] // stride, size[1] // stride, shape[2]]
+
+
+def schema(outputs, size):
     """The schema of outputs (1, h, w, C), boxes with the logits of 16 bins a side."""
     levels = {"boxes": [], "scores": []}
-    for output in sorted(outputs, key=lambda output: -int(output["shape"][1])):
-        shape = [int(n) for n in output["shape"]]
+    for output in sorted(outputs, key=lambda output: -shape_of(output, size)[1]):
+        shape = shape_of(output, size)
         role = "boxes" if shape[3] == 64 else "scores"
         scale, zero_point = output["quantization"]
         level = {
@@ -75,12 +87,14 @@ def open_file(job):
         told = told.with_quantization(scale=float(scale), zero_point=int(zero_point)) if scale else told
         decoder = hal.Decoder.new_from_outputs([told], **thresholds, decoder_version=hal.DecoderVersion.Yolov8)
     else:
-        decoder = hal.Decoder(grid(model.outputs, model.size), **thresholds)
+        decoder = hal.Decoder(schema(model.outputs, model.size), **thresholds)
     factors = np.array([model.size[1], model.size[0]] * 2, np.float32)
 
     def detect(image):
         tensors = []
         for array, output in zip(model(image), model.outputs, strict=True):
+            if len(model.outputs) > 1:
+                array = array.reshape(shape_of(output, model.size))
             tensor = hal.Tensor(list(array.shape), array.dtype.name, hal.TensorMemory.MEM)
             tensor.from_numpy(np.ascontiguousarray(array))
             scale, zero_point = output["quantization"]
