@@ -27,6 +27,7 @@ BOX_TASKS = ("detect", "segment", "pose", "obb")
 
 _TASKS = (*BOX_TASKS, "classify", "semantic", "depth")
 _OUTPUTS = ("detections", "prototypes", "mask_coefficient", "angle", "kpts", "boxes", "scores", "visibility")
+_ARRANGEMENTS = ("levels", "merged", "grid")
 _MOST = 1 << 20  # of anything that is counted here; more is damage
 _LARGEST_METADATA = 1 << 24  # bytes; 80 names take 2 kB
 
@@ -49,8 +50,8 @@ class Output:
 
     @property
     def title(self) -> str:
-        """The name, with its level."""
-        return self.name if self.stride is None else f"{self.name} {self.stride}"
+        """The name, with its level, as the file's tensor is called: ``boxes_8``."""
+        return self.name if self.stride is None else f"{self.name}_{self.stride}"
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,16 @@ class Raw:
     Attributes:
         cells_first: outputs are (B, cells, C) instead of (B, C, cells).
         reg_max: bins of a side's distribution; 1 if the file holds the distances themselves.
+        arrangement: ``levels``, an output for each branch and level; ``merged``, one for each branch with the cells of
+            all levels; or ``grid``, a map (B, rows, columns, C) for each branch and level, or (B, C, rows, columns) if
+            the cells do not come first.
         keypoint: gain and offset of a keypoint, which lies ``raw * gain + offset`` cells from its anchor; poses only.
     """
 
     cells_first: bool
     reg_max: int
     keypoint: tuple[float, float] | None = None
+    arrangement: str = "levels"
 
 
 @dataclass(frozen=True)
@@ -204,6 +209,7 @@ class Contract:
                 "order": "cells, channels" if self.raw.cells_first else "channels, cells",
                 "strides": list(self.strides),
                 "reg_max": self.raw.reg_max,
+                "arrangement": str(self.raw.arrangement),
             }
             if self.raw.keypoint is not None:
                 ours["raw"] |= {"kpt_shape": list(self.kpt_shape or ()), "keypoint": list(self.raw.keypoint)}
@@ -467,10 +473,13 @@ def _raw(ours: _Keys) -> tuple[Raw, tuple[Output, ...], tuple[int, ...]]:
         cells_first=facts.choice("order", ("cells, channels", "channels, cells")) == "cells, channels",
         reg_max=facts.whole("reg_max", 1, 1024),
         keypoint=keypoint,
+        # files of before there was a choice do not say
+        arrangement=facts.choice("arrangement", _ARRANGEMENTS) if "arrangement" in facts.values else "levels",
     )
-    outputs = _outputs(facts, {"boxes", "scores"}, with_levels=True)
+    merged = raw.arrangement == "merged"
+    outputs = _outputs(facts, {"boxes", "scores"}, with_levels=not merged)
     for name in {output.name for output in outputs} - {"prototypes"}:
-        if [o.stride for o in outputs if o.name == name] != list(strides):
+        if not merged and [o.stride for o in outputs if o.name == name] != list(strides):
             raise ContractError(f"the outputs '{name}' are not one for each of the strides {list(strides)}")
     return raw, outputs, strides
 

@@ -11,6 +11,7 @@ often in integer arithmetic.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ class Grid:
         half_sides: (1, 4, A) float32, half of `sides`.
         longer: (1, 1, A) float32, the side of a cell as a share of the image's longer side.
         size: (height, width) of the input in pixels.
+        axis: of x and y, and of what is computed with them: 1, or 2 if the cells come first, see :meth:`by_cell`.
     """
 
     anchors: torch.Tensor
@@ -38,6 +40,7 @@ class Grid:
     half_sides: torch.Tensor
     longer: torch.Tensor
     size: tuple[int, int]
+    axis: int = 1
 
     @classmethod
     def of(cls, size: tuple[int, int], strides: list[int], device: torch.device | None = None) -> Grid:
@@ -54,6 +57,11 @@ class Grid:
         anchors, cell = torch.cat(points, 1)[None].to(device), torch.cat(cells, 1)[None].contiguous().to(device)
         sides = cell.repeat(1, 2, 1)
         return cls(anchors, cell, sides, sides / 2, cell[:, :1] * (width / max(size)), (height, width))
+
+    def by_cell(self) -> Grid:
+        """The same grid for values with the cells first, (B, A, C): each tensor here is (1, A, C) then."""
+        tensors = (self.anchors, self.strides, self.sides, self.half_sides, self.longer)
+        return Grid(*(tensor.transpose(1, 2).contiguous() for tensor in tensors), self.size, axis=2)
 
 
 def distances(raw: torch.Tensor, reg_max: int) -> torch.Tensor:
@@ -72,6 +80,30 @@ def distances(raw: torch.Tensor, reg_max: int) -> torch.Tensor:
     batch, _, anchors = raw.shape
     shares = raw.view(batch, 4, reg_max, anchors).softmax(2)
     return (shares * torch.arange(reg_max, dtype=raw.dtype, device=raw.device).view(1, 1, -1, 1)).sum(2)
+
+
+#: What is added to DFL's bins in :func:`distances_by_cell`. Weights k + 7/8 reach up to 127/8 for 16 bins, so that the
+#: steps of 8-bit weights are exactly an eighth and no bin is rounded; k alone has steps of 15/127.
+_BIN_OFFSET = 0.875
+
+
+def distances_by_cell(raw: torch.Tensor, reg_max: int) -> torch.Tensor:
+    """:func:`distances` with the cells first, so that a file with NHWC maps has nothing to transpose.
+
+    Args:
+        raw: (B, A, 4 * reg_max) float32.
+        reg_max: bins of a distribution.
+
+    Returns:
+        (B, A, 4) float32.
+    """
+    if reg_max == 1:
+        return raw
+    batch, cells, _ = raw.shape
+    shares = raw.view(batch, cells, 4, reg_max).softmax(3).permute(0, 3, 1, 2)
+    bins = torch.arange(reg_max, dtype=raw.dtype, device=raw.device).view(1, -1, 1, 1) + _BIN_OFFSET
+    offset = torch.full((1,), -_BIN_OFFSET, dtype=raw.dtype, device=raw.device)
+    return nn.functional.conv2d(shares, bins, offset)[:, 0]
 
 
 def pixel_factors(size: tuple[int, int], classes: int, channels: int, keypoints: tuple[int, int] | None) -> list[int]:
@@ -98,16 +130,18 @@ def boxes(distances: torch.Tensor, grid: Grid, corners: bool = False) -> torch.T
         corners: return x1, y1, x2, y2 instead of centre x, centre y, width, height.
 
     Returns:
-        (B, 4, A) float32, x values as a share of the width and y values of the height.
+        (B, 4, A) float32, x values as a share of the width and y values of the height; (B, A, 4) from a grid
+        :meth:`Grid.by_cell` and distances like it.
     """
-    near, far = (distances * grid.sides).chunk(2, 1)
+    axis = grid.axis
+    near, far = (distances * grid.sides).chunk(2, axis)
     if corners:
-        return torch.cat((grid.anchors - near, grid.anchors + far), 1)
-    near_half, far_half = (distances * grid.half_sides).chunk(2, 1)
-    return torch.cat((grid.anchors + (far_half - near_half), near + far), 1)
+        return torch.cat((grid.anchors - near, grid.anchors + far), axis)
+    near_half, far_half = (distances * grid.half_sides).chunk(2, axis)
+    return torch.cat((grid.anchors + (far_half - near_half), near + far), axis)
 
 
-def rotated_boxes(distances: torch.Tensor, angle: torch.Tensor, grid: Grid) -> torch.Tensor:
+def rotated_boxes(distances: torch.Tensor, angle: torch.Tensor, grid: Grid, polynomial: bool = False) -> torch.Tensor:
     """Normalised rotated boxes.
 
     The offset of the centre is rotated, which needs one unit for both axes: the longer side of the image. The result is
@@ -117,19 +151,36 @@ def rotated_boxes(distances: torch.Tensor, angle: torch.Tensor, grid: Grid) -> t
         distances: (B, 4, A) float32, left, top, right, bottom in grid cells, in the box's own frame.
         angle: (B, 1, A) float32, radians.
         grid: the anchors.
+        polynomial: take sine and cosine by :func:`cosine_and_sine`, for files without either.
 
     Returns:
         (B, 4, A) float32: centre x, centre y, width, height; x and width as a share of the image's width, y and height
-        of its height (as upstream's files hold them), although the box is rotated.
+        of its height (as upstream's files hold them), although the box is rotated. (B, A, 4) from a grid
+        :meth:`Grid.by_cell` and tensors like it.
     """
     height, width = grid.size
-    longer = max(height, width)
-    to_image = torch.tensor([longer / width, longer / height], device=distances.device).view(1, 2, 1)
-    near, far = (distances * grid.longer).chunk(2, 1)
-    x, y = ((far - near) / 2).chunk(2, 1)
-    cosine, sine = angle.cos(), angle.sin()
-    offset = torch.cat((x * cosine - y * sine, x * sine + y * cosine), 1)
-    return torch.cat((grid.anchors + offset * to_image, (near + far) * to_image), 1)
+    longer, axis = max(height, width), grid.axis
+    to_image = torch.tensor([longer / width, longer / height], device=distances.device)
+    to_image = to_image.view(1, 2, 1) if axis == 1 else to_image.view(1, 1, 2)
+    near, far = (distances * grid.longer).chunk(2, axis)
+    x, y = ((far - near) / 2).chunk(2, axis)
+    cosine, sine = cosine_and_sine(angle) if polynomial else (angle.cos(), angle.sin())
+    offset = torch.cat((x * cosine - y * sine, x * sine + y * cosine), axis)
+    return torch.cat((grid.anchors + offset * to_image, (near + far) * to_image), axis)
+
+
+def cosine_and_sine(angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of an angle from -pi/4 to 3pi/4 by additions and multiplications, which 8-bit files have.
+
+    Around the middle of that range, with ``u`` from -1 to 1 and ``a = pi/4 + u pi/2``. The polynomials are those of
+    Abramowitz and Stegun, 4.3.96 and 4.3.98; they err by less than 0.001.
+    """
+    u = (angle - math.pi / 4) * (2 / math.pi)
+    square, half = u * u, math.pi / 2
+    odd = u * (half * (1 + square * (-0.16605 * half**2 + square * (0.00761 * half**4))))
+    even = 1 + square * (-0.49670 * half**2 + square * (0.03705 * half**4))
+    root = math.sqrt(0.5)
+    return (even - odd) * root, (even + odd) * root
 
 
 def turned(boxes: torch.Tensor, angle: torch.Tensor, grid: Grid) -> torch.Tensor:

@@ -147,7 +147,7 @@ class Graph:
     def is_layer(self, op: Operation) -> bool:
         """True for a convolution or matrix product with trained weights.
 
-        The DFL convolution (weights 0, 1, 2, …) is not one: it takes an expectation and belongs to box decoding.
+        The DFL convolution (weights that rise by 1) is not one: it takes an expectation and belongs to box decoding.
         """
         position = WEIGHTS_INPUT.get(op.kind)
         if position is None:
@@ -155,7 +155,8 @@ class Graph:
         weights = self.constant(op.inputs[position])
         if weights is None:
             return False
-        return not (weights.size > 1 and np.array_equal(weights.ravel(), np.arange(weights.size)))
+        bins = weights.ravel()
+        return not (bins.size > 1 and np.array_equal(bins - bins[0], np.arange(bins.size)))
 
     def bias(self, op: Operation) -> int | None:
         """Where among a layer's inputs its bias is; None if it has none.

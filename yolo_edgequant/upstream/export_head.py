@@ -13,7 +13,7 @@ from ultralytics.nn.modules import C2f, Detect
 from ..contract import Contract, Output, TopK, Trained
 from ..options import Head, Outputs
 from ..targets.formats import Request
-from . import compat, heads
+from . import cells_first, compat, heads
 from .blocks import swapped
 
 
@@ -65,19 +65,23 @@ def _prepared(model: nn.Module, head: nn.Module, request: Request, size: tuple[i
     if head.end2end and request.head != Head.FLOAT:
         top_k = TopK(head.max_det, compat.chooses_among_all_classes(head))
     if request.head == Head.RAW:
-        outputs, raw = heads.output_raw(head, cells_first=not openvino)
+        outputs, raw = heads.output_raw(head, request.outputs, not openvino)
         return {"outputs": outputs, "strides": strides, "raw": raw, "top_k": top_k}
     if openvino:
         heads.dfl_as_sum(head)
     names = ["detections", "prototypes"] if heads.has_masks(head) else ["detections"]
-    # sine and cosine are no operations of 8-bit files
-    unturned = request.head == Head.INT8 and heads.is_rotated(head) and not openvino
-    if request.head == Head.INT8:
-        heads.skip_top_k(head)
-        if request.outputs == Outputs.SEPARATE:
-            names = heads.separate_outputs(head)
-    if request.head == Head.INT8 or not in_pixels:
-        heads.decode_in_unit_square(head, size, turn=not unturned)
+    integer, separate = request.head == Head.INT8, request.outputs == Outputs.SEPARATE
+    # sine and cosine are no operations of 8-bit files; where the reader knows of it, it turns the boxes
+    unturned = integer and heads.is_rotated(head) and not openvino and (separate or not request.profile.separate)
+    if not in_pixels and request.profile.cells_first and cells_first.is_possible(head):
+        names = cells_first.decode(head, size, not unturned, final=not integer, separate=separate, integer=integer)
+    else:
+        if integer:
+            heads.skip_top_k(head)
+            if separate:
+                names = heads.separate_outputs(head)
+        if integer or not in_pixels:
+            heads.decode_in_unit_square(head, size, turn=not unturned)
     return {
         "outputs": tuple(Output(name) for name in names),
         "normalised": not in_pixels,

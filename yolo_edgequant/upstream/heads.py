@@ -23,6 +23,7 @@ from ultralytics.nn.modules.block import BNContrastiveHead, ContrastiveHead
 from ..contract import Output, Raw
 from ..decoding import in_torch
 from ..errors import UnsupportedModelError
+from ..options import Outputs
 from . import compat
 
 _Pose26, _Proto26 = compat.module_class("Pose26"), compat.module_class("Proto26")
@@ -59,6 +60,11 @@ def is_rotated(head: nn.Module) -> bool:
     return isinstance(head, OBB)
 
 
+def compares_with_texts(head: nn.Module) -> bool:
+    """True for the head of the original YOLO-World, whose scores are no outputs of convolutions."""
+    return isinstance(head, WorldDetect) and any(isinstance(level, ContrastiveHead) for level in head.cv4)
+
+
 def decode_in_unit_square(head: nn.Module, size: tuple[int, int], turn: bool = True) -> None:
     """Make a detection head, on this instance, give boxes and keypoints as shares of the image's sides.
 
@@ -79,7 +85,7 @@ def decode_in_unit_square(head: nn.Module, size: tuple[int, int], turn: bool = T
         return in_torch.boxes(distances, grid, corners)
 
     head._get_decode_boxes = types.MethodType(decode_boxes, head)
-    keypoint = _keypoint(head)
+    keypoint = keypoint_scale(head)
     if keypoint is not None:
 
         def decode_keypoints(self: nn.Module, raw: torch.Tensor) -> torch.Tensor:
@@ -104,10 +110,10 @@ def dfl_as_sum(head: nn.Module) -> None:
 
 def has_masks(head: nn.Module) -> bool:
     """True for heads whose files give mask prototypes, too."""
-    return _extra(head) == "mask_coefficient"
+    return extra_of(head) == "mask_coefficient"
 
 
-def _extra(head: nn.Module) -> str | None:
+def extra_of(head: nn.Module) -> str | None:
     """What a head gives for each cell besides box and scores, by upstream's name; None for detection."""
     return next((name for name, kinds in _EXTRAS.items() if isinstance(head, kinds)), None)
 
@@ -128,7 +134,7 @@ def separate_outputs(head: nn.Module) -> list[str]:
     Returns:
         The names of the model's outputs, in order.
     """
-    masks, apart = has_masks(head), _extra(head)
+    masks, apart = has_masks(head), extra_of(head)
     if apart is None or hasattr(head, "lrpc"):
         return ["detections", "prototypes"] if masks else ["detections"]
 
@@ -136,13 +142,13 @@ def separate_outputs(head: nn.Module) -> list[str]:
         raw = self.forward_head(x, **(self.one2one if self.end2end else self.one2many))
         detections = Detect._inference(self, raw)
         outputs = (detections, self.kpts_decode(raw[apart]) if apart == "kpts" else raw[apart])
-        return (*outputs, _prototypes(self, x)) if masks else outputs
+        return (*outputs, prototypes(self, x)) if masks else outputs
 
     head.forward = types.MethodType(forward, head)
     return ["detections", apart, "prototypes"] if masks else ["detections", apart]
 
 
-def _prototypes(head: nn.Module, x: list[torch.Tensor]) -> torch.Tensor:
+def prototypes(head: nn.Module, x: list[torch.Tensor]) -> torch.Tensor:
     """Mask prototypes (B, C, h, w), from the first map or, in YOLO26, from all of them."""
     maps = head.proto(x[: head.nl] if isinstance(head.proto, _Proto26) else x[0])
     return maps[0] if isinstance(maps, tuple) else maps
@@ -169,12 +175,13 @@ def fold_texts(model: nn.Module) -> None:
     head.forward = types.MethodType(lambda self, x, texts: Detect.forward(self, x), head)
 
 
-def output_raw(head: nn.Module, cells_first: bool) -> tuple[tuple[Output, ...], Raw]:
+def output_raw(head: nn.Module, arrangement: Outputs, is_cells_first: bool) -> tuple[tuple[Output, ...], Raw]:
     """Make a detection head, on this instance, give its convolutions' outputs.
 
     Args:
         head: from :func:`detection_head`; prompts are fused, texts folded.
-        cells_first: outputs are (B, cells, C) instead of (B, C, cells).
+        arrangement: ``levels``, ``merged`` or ``grid``, see :class:`~yolo_edgequant.options.ExportOptions`.
+        is_cells_first: outputs are (B, cells, C) instead of (B, C, cells).
 
     Returns:
         The outputs in order, and how to decode them.
@@ -182,12 +189,29 @@ def output_raw(head: nn.Module, cells_first: bool) -> tuple[tuple[Output, ...], 
     Raises:
         UnsupportedModelError: the scores are no output of a convolution.
     """
-    if isinstance(head, WorldDetect) and any(isinstance(level, ContrastiveHead) for level in head.cv4):
+    if compares_with_texts(head):
         raise UnsupportedModelError("head='raw' is not possible for the original YOLO-World; use 'float' or 'int8'")
     if hasattr(head, "lrpc"):
         raise UnsupportedModelError("head='raw' is not possible for a prompt-free YOLOE; use 'float' or 'int8'")
-    kind = _extra(head)
+    kind = extra_of(head)
     extras = [] if kind is None else [kind]
+    single = single_level(head)
+    if isinstance(head, Pose) and head.kpt_shape[1] == 3:
+        extras.append("visibility")
+        _split_visibility(head, single)
+    branches = head.one2one if head.end2end else head.one2many
+    if "visibility" in extras:
+        branches = {name: branches[name] for name in ("box_head", "cls_head")} | {"pose": head.edgequant_pose}
+    _return_branches(head, single, branches, has_masks(head), arrangement, is_cells_first)
+    strides = [None] if arrangement == Outputs.MERGED else [int(stride) for stride in head.stride]
+    outputs = [Output(name, stride) for name in ("boxes", "scores", *extras) for stride in strides]
+    if has_masks(head):
+        outputs.append(Output("prototypes"))
+    return tuple(outputs), Raw(is_cells_first, head.reg_max, keypoint_scale(head), arrangement.value)
+
+
+def single_level(head: nn.Module) -> nn.Module:
+    """A head that shares a head's layers, and whose ``forward_head`` takes the map of one level."""
 
     def yoloe(
         self: nn.Module, maps: list[torch.Tensor], box_head: Any, cls_head: Any, mask_head: Any = None, **_: Any
@@ -197,22 +221,29 @@ def output_raw(head: nn.Module, cells_first: bool) -> tuple[tuple[Output, ...], 
             raw["mask_coefficient"] = torch.cat([m(x).flatten(2) for m, x in zip(mask_head, maps, strict=True)], 2)
         return raw
 
-    single = copy.copy(head)  # shares the layers, but loops over one level
+    single = copy.copy(head)
     single.nl = 1
-    if isinstance(head, Pose) and head.kpt_shape[1] == 3:
-        extras.append("visibility")
-        _split_visibility(head, single)
     if isinstance(head, YOLOEDetect):
         single.forward_head = types.MethodType(yoloe, single)  # upstream's counts the prompts among the maps
-    branches = head.one2one if head.end2end else head.one2many
-    if "visibility" in extras:
-        branches = {name: branches[name] for name in ("box_head", "cls_head")} | {"pose": head.edgequant_pose}
-    _return_branches(head, single, branches, has_masks(head), cells_first)
-    strides = tuple(int(stride) for stride in head.stride)
-    outputs = [Output(name, stride) for name in ("boxes", "scores", *extras) for stride in strides]
-    if has_masks(head):
-        outputs.append(Output("prototypes"))
-    return tuple(outputs), Raw(cells_first, head.reg_max, _keypoint(head))
+    return single
+
+
+def by_level(
+    single: nn.Module, maps: Sequence[torch.Tensor], branches: Mapping[str, Sequence[nn.Module] | None]
+) -> list[dict[str, torch.Tensor]]:
+    """The outputs of a head's branches, by name, of each level: (B, C, cells).
+
+    Args:
+        single: from :func:`single_level`.
+        maps: one for each level.
+        branches: the modules of each branch, one for each level.
+    """
+    outputs = []
+    for level, features in enumerate(maps):
+        modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}
+        values = single.forward_head([features], **modules)
+        outputs.append({name: value for name, value in values.items() if name != "feats"})
+    return outputs
 
 
 def _split_visibility(head: nn.Module, single: nn.Module) -> None:
@@ -246,7 +277,7 @@ def _split_visibility(head: nn.Module, single: nn.Module) -> None:
     single.forward_head = types.MethodType(forward_head, single)
 
 
-def _keypoint(head: nn.Module) -> tuple[float, float] | None:
+def keypoint_scale(head: nn.Module) -> tuple[float, float] | None:
     """Gain and offset: a keypoint lies raw * 2 - 0.5 cells from its anchor for Pose, raw cells for Pose26."""
     return (1.0, 0.0) if isinstance(head, _Pose26) else (2.0, -0.5) if isinstance(head, Pose) else None
 
@@ -256,7 +287,8 @@ def _return_branches(
     single: nn.Module,
     branches: Mapping[str, Sequence[nn.Module] | None],
     masks: bool,
-    cells_first: bool,
+    arrangement: Outputs,
+    is_cells_first: bool,
 ) -> None:
     """Let one head instance return its convolutions' outputs instead of detections.
 
@@ -265,24 +297,35 @@ def _return_branches(
         single: the same with one level; its ``forward_head`` gives the outputs of each branch by name.
         branches: the modules of each branch, one for each level.
         masks: mask prototypes come last.
-        cells_first: outputs are (B, cells, C) instead of (B, C, cells).
+        arrangement: ``levels``, ``merged`` or ``grid``.
+        is_cells_first: outputs are (B, cells, C) instead of (B, C, cells).
     """
-    levels = head.nl
 
     def forward(self: nn.Module, x: list[torch.Tensor], *texts: torch.Tensor) -> tuple[torch.Tensor, ...]:
         parts: dict[str, list[torch.Tensor]] = {}
-        for level in range(levels):
-            modules = {name: None if branch is None else [branch[level]] for name, branch in branches.items()}
-            for name, values in single.forward_head([x[level]], **modules).items():
-                if name != "feats":
-                    parts.setdefault(name, []).append(_cells_first(values, x[level]) if cells_first else values)
+        maps = x[: self.nl]
+        for features, level in zip(maps, by_level(single, maps, branches), strict=True):
+            for name, values in level.items():
+                parts.setdefault(name, []).append(_arranged(values, features, arrangement, is_cells_first))
+        if arrangement == Outputs.MERGED:
+            axis = 1 if is_cells_first else 2
+            parts = {name: [torch.cat(levels, axis)] for name, levels in parts.items()}
         outputs = [values for group in parts.values() for values in group]
-        return (*outputs, _prototypes(self, x)) if masks else tuple(outputs)
+        return (*outputs, prototypes(self, x)) if masks else tuple(outputs)
 
     head.forward = types.MethodType(forward, head)
 
 
-def _cells_first(values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
+def _arranged(
+    values: torch.Tensor, feature_map: torch.Tensor, arrangement: Outputs, is_cells_first: bool
+) -> torch.Tensor:
+    """A branch's output of one level, (B, C, cells), in the arrangement of a file."""
+    if arrangement == Outputs.GRID:  # NCHW here; a file whose maps are NHWC has it as (B, rows, columns, C)
+        return values.view(*values.shape[:2], *feature_map.shape[2:])
+    return cells_first(values, feature_map) if is_cells_first else values
+
+
+def cells_first(values: torch.Tensor, feature_map: torch.Tensor) -> torch.Tensor:
     """(B, C, cells) to (B, cells, C), by way of the map: in an NHWC graph that moves nothing."""
     batch, channels, _ = values.shape
     return values.view(batch, channels, *feature_map.shape[2:]).permute(0, 2, 3, 1).flatten(1, 2)

@@ -1,0 +1,79 @@
+"""A detection head that decodes with the cells first, for files whose maps are NHWC inside.
+
+Upstream's heads flatten each map to (B, C, cells). In an NHWC graph that transposes every map, and DFL once more, for
+which accelerators are slow. Here boxes and scores stay as (B, cells, C) until the end, where one transposition gives
+the arrangement that upstream's readers know.
+"""
+
+from __future__ import annotations
+
+import types
+
+import torch
+from torch import nn
+
+from ..decoding import in_torch
+from . import heads
+
+
+def is_possible(head: nn.Module) -> bool:
+    """True for heads whose boxes and scores are outputs of convolutions."""
+    return not heads.compares_with_texts(head) and not hasattr(head, "lrpc")
+
+
+def decode(head: nn.Module, size: tuple[int, int], turn: bool, final: bool, separate: bool, integer: bool) -> list[str]:
+    """Make a head, on this instance, decode in the unit square with the cells first.
+
+    Args:
+        head: from :func:`.heads.detection_head`, for which :func:`is_possible`.
+        size: (height, width) of the input in pixels.
+        turn: give rotated boxes; else as if their angle were 0, for a reader that turns them.
+        final: let an NMS-free head choose its detections; else its reader does.
+        separate: give mask coefficients, angles and keypoints as an output of their own.
+        integer: the arithmetic will be in 8 bits, which have neither sine nor cosine.
+
+    Returns:
+        The names of the model's outputs, in order: (B, 4 + nc + extra, A) detections, or (B, N, 6 + extra) that the
+        head has chosen; what is separate, (B, C, A); prototypes.
+    """
+    grid = in_torch.Grid.of(size, [int(s) for s in head.stride], head.stride.device)
+    by_cell, keypoint = grid.by_cell(), heads.keypoint_scale(head)
+    rotated, corners = heads.is_rotated(head) and turn, (head.end2end or head.xyxy) and not heads.is_rotated(head)
+    masks, extra = heads.has_masks(head), heads.extra_of(head)
+    single = heads.single_level(head)
+
+    def forward(
+        self: nn.Module, x: list[torch.Tensor], *texts: torch.Tensor
+    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        branches = self.one2one if self.end2end else self.one2many
+        maps = x[: self.nl]
+        levels = heads.by_level(single, maps, branches)
+        raw = {
+            name: torch.cat([heads.cells_first(level[name], m) for level, m in zip(levels, maps, strict=True)], 1)
+            for name in ("boxes", "scores")
+        }
+        added = None if extra is None else torch.cat([level[extra] for level in levels], 2)
+        distances = in_torch.distances_by_cell(raw["boxes"], self.reg_max)
+        if rotated:
+            boxes = in_torch.rotated_boxes(distances, added.transpose(1, 2), by_cell, polynomial=integer)
+        else:
+            boxes = in_torch.boxes(distances, by_cell, corners)
+        detections = torch.cat((boxes, raw["scores"].sigmoid()), 2).transpose(1, 2)
+        if keypoint is not None:
+            added = in_torch.keypoints(added, tuple(self.kpt_shape), grid, *keypoint)
+        if added is not None and not separate:
+            detections = torch.cat((detections, added), 1)
+        if self.end2end and final:
+            detections = self.postprocess(detections.permute(0, 2, 1))
+        outputs = [detections]
+        if added is not None and separate:
+            outputs.append(added)
+        if masks:
+            outputs.append(heads.prototypes(self, x))
+        return tuple(outputs) if len(outputs) > 1 else detections
+
+    head.forward = types.MethodType(forward, head)
+    names = ["detections"]
+    if extra is not None and separate:
+        names.append(extra)
+    return [*names, "prototypes"] if masks else names
