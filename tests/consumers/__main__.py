@@ -113,16 +113,13 @@ def kind(file: Path) -> str:
     Raw files are ``levels``, ``merged`` or ``grid``. OpenVINO models are ``openvino int8``, ``float`` or ``raw``.
     """
     from yolo_edgequant import contract
-    from yolo_edgequant.runtime.interpreter import open_file
 
     facts = contract.read(file)
     if file.is_dir():
         return f"openvino {facts.head}"
     if facts.raw is None:
         return "single" if facts.head == "int8" and facts.task != "detect" and _together(facts) else facts.head
-    shapes = [tensor.shape for tensor in open_file(file, 1).outputs]
-    boxes = [shape for shape in shapes if 4 * facts.raw.reg_max in shape]
-    return "grid" if len(shapes[0]) == 4 else "merged" if len(boxes) == 1 else "levels"
+    return str(facts.raw.arrangement)
 
 
 def _together(facts: Any) -> bool:
