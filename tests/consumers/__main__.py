@@ -217,7 +217,7 @@ def check(consumer: Consumer, python: Path, file: Path, images: Sequence[Path], 
     task = contract.read(file).task
     found = run(python, consumer, file, task, images, work)
     reference = predictions(file, task, images, conf=consumer.conf, iou=IOU)
-    candidates = predictions(file, task, images, conf=consumer.conf - 0.05, iou=1.0, max_det=2000)
+    candidates = predictions(file, task, images, conf=consumer.conf - 0.04 - consumer.score, iou=1.0, max_det=2000)
     return compare(found, reference, candidates, consumer.conf, consumer.overlap, consumer.score, consumer.pixels)
 
 

@@ -42,7 +42,8 @@ def test_the_better_detection_chooses_first():
 def test_another_class_is_wrong_and_a_class_without_labels_does_not_count():
     found = boxes([1, *BOX], [2, *BOX], scores=[0.9, 0.9])
     assert accuracy([found], [boxes([1, *BOX])]).map50 == pytest.approx(1, abs=0.006)
-    assert accuracy([boxes([1, *BOX], scores=[0.9])], [boxes([0, *BOX])]).map50 == 0
+    two = boxes([1, *BOX], [0, 60.0, 60.0, 90.0, 90.0])
+    assert accuracy([boxes([0, *BOX], scores=[0.9])], [two]).map50 == 0, "in the place of a label of another class"
 
 
 def test_nothing_found_is_zero_and_no_labels_are_an_error():
