@@ -16,6 +16,7 @@ import numpy as np
 
 from ..contract import Output
 from .graph import Graph
+from .operators import REORDER
 
 _LOGIT = float(np.log(0.01 / 0.99))  # of the lowest score with which a cell may matter
 
@@ -88,7 +89,7 @@ def of_decoded(graph: Graph, levels: Sequence[int], classes: int) -> CandidateCe
         classes: nc.
 
     Returns:
-        None if the class logits of all levels are nowhere concatenated.
+        None if the class logits of all levels, or their sigmoids, are nowhere concatenated.
     """
     decoding, total = graph.decoding(), sum(levels)
     scores: dict[int, CellAxis] = {}
@@ -100,12 +101,17 @@ def of_decoded(graph: Graph, levels: Sequence[int], classes: int) -> CandidateCe
         sizes = list(zip(*(graph.shape(t) for t in op.inputs), strict=True))  # of the inputs, axis by axis
         if sizes.count(tuple(levels)) != 1:
             continue
-        axis = sizes.index(tuple(levels))
-        if not scores and classes in graph.shape(joined)[1:] and graph.feeds_sigmoid(joined):
-            scores[joined] = CellAxis(0, axis)  # the first: a pose's visibility comes later
-        else:
-            firsts = np.cumsum([0, *levels[:-1]]).tolist()
-            parts |= {tensor: CellAxis(first, axis) for tensor, first in zip(op.inputs, firsts, strict=True)}
+        axis, firsts = sizes.index(tuple(levels)), np.cumsum([0, *levels[:-1]]).tolist()
+        if not scores and classes in graph.shape(joined)[1:]:  # the first: a pose's visibility comes later
+            if graph.feeds_sigmoid(joined):
+                scores[joined] = CellAxis(0, axis)
+                continue
+            logits = [_logits(graph, tensor) for tensor in op.inputs]
+            if None not in logits:
+                places = ((t, first, len(graph.shape(t))) for t, first in zip(logits, firsts, strict=True))
+                scores = {t: CellAxis(first, None if rank == 4 else axis) for t, first, rank in places}
+                continue
+        parts |= {tensor: CellAxis(first, axis) for tensor, first in zip(op.inputs, firsts, strict=True)}
     if not scores:
         return None
     decoded = {}
@@ -114,6 +120,14 @@ def of_decoded(graph: Graph, levels: Sequence[int], classes: int) -> CandidateCe
         if len(axes) == 1 and axes[0] > 0 and not graph.feeds_sigmoid(tensor):
             decoded[tensor] = CellAxis(0, axes[0])
     return CandidateCells(scores, _with_branches(graph, scores, parts) | decoded)
+
+
+def _logits(graph: Graph, tensor: int) -> int | None:
+    """The tensor of which one holds the sigmoid, perhaps in another shape; None if it holds something else."""
+    op = graph.producer.get(tensor)
+    while op is not None and op.kind in REORDER:
+        op = graph.producer.get(op.inputs[0])
+    return op.inputs[0] if op is not None and op.kind == "LOGISTIC" else None
 
 
 def _with_branches(graph: Graph, scores: Mapping[int, CellAxis], parts: Mapping[int, CellAxis]) -> dict[int, CellAxis]:

@@ -26,7 +26,8 @@ def quantize(content: bytes, graph: Graph, ranges: Ranges, recipe: list[dict[str
         recipe: from :func:`.recipe.to_ai_edge`.
 
     Returns:
-        The quantized ``.tflite`` file, its constants inside the FlatBuffer.
+        The quantized ``.tflite`` file, its constants inside the FlatBuffer, and no requantization to the scale that is
+        already there, which ai-edge-quantizer puts behind a sigmoid even so.
     """
     work = quantizer.Quantizer(content, recipe)
     statistics = {
@@ -35,7 +36,32 @@ def quantize(content: bytes, graph: Graph, ranges: Ranges, recipe: list[dict[str
     }
     with no_warning_of_kept_tensors():
         result = work.quantize(statistics, enable_progress_report=False, enable_progress_bar=False)
-    return packing.constants_inside(bytes(result.quantized_model))
+    model = packing.unpack(bytes(result.quantized_model))
+    _drop_idle(model)
+    return packing.pack(model)
+
+
+def _drop_idle(model: schema.ModelT) -> None:
+    """Remove the requantizations that change nothing."""
+    subgraph = model.subgraphs[0]
+    quantize = {i for i, c in enumerate(model.operatorCodes) if c.builtinCode == schema.BuiltinOperator.QUANTIZE}
+    same: dict[int, int] = {}
+    kept = []
+    for op in subgraph.operators:
+        op.inputs = [same.get(int(tensor), int(tensor)) for tensor in op.inputs]
+        source, target = (subgraph.tensors[ends[0]] for ends in (op.inputs, op.outputs))
+        idle = op.opcodeIndex in quantize and op.outputs[0] not in subgraph.outputs and source.type == target.type
+        if idle and _grid(source) == _grid(target):
+            same[int(op.outputs[0])] = op.inputs[0]
+        else:
+            kept.append(op)
+    subgraph.operators = kept
+
+
+def _grid(tensor: schema.TensorT) -> tuple[list[float], list[int]] | None:
+    """The scales and zero points of a tensor; None if it has none."""
+    grid = tensor.quantization
+    return None if grid is None or grid.scale is None else (list(grid.scale), list(grid.zeroPoint))
 
 
 def weights_only(content: bytes) -> bytes:

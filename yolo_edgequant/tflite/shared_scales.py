@@ -3,15 +3,22 @@
 A concatenation copies 8-bit values, so its inputs must have its output's scale; where their own differs, a file has an
 operation that rounds them anew. An input that nothing else reads can have the common range from the start: it is
 rounded once instead of twice, and the operation is spared. What others read, too, keeps its finer steps.
+
+Scores come out of a sigmoid with steps of 1/256, whatever their values. Where they are joined with boxes of nearly the
+same range, shares of the image, the whole has these steps: a box that reaches beyond the image is cut off there, and
+the scores are not rounded again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 
+from ..int8 import SIGMOID_RANGE
 from .graph import Graph
-from .operators import JOIN, SAME_SCALE
+from .operators import FIXED_RANGE, JOIN, SAME_SCALE
 from .ranges import Ranges
+
+_BEYOND = 0.05  # share of the image that a box may be cut off outside of it
 
 
 def share_scales(graph: Graph, ranges: Ranges, in_float: Container[int] = ()) -> Ranges:
@@ -42,11 +49,19 @@ def share_scales(graph: Graph, ranges: Ranges, in_float: Container[int] = ()) ->
         if all(source in shared for source in sources):  # else one is a constant
             lows, highs = zip(shared[op.outputs[0]], *(shared[source] for source in sources), strict=True)
             # no wider than what the output is to hold, nor than what its inputs do
-            spread(op.outputs[0], max(lows[0], min(lows[1:])), min(highs[0], max(highs[1:])))
+            low, high = max(lows[0], min(lows[1:])), min(highs[0], max(highs[1:]))
+            if _joins_scores(graph, sources) and low >= -_BEYOND and high <= 1 + _BEYOND:
+                low, high = SIGMOID_RANGE
+            spread(op.outputs[0], low, high)
     for op in graph.operations:
         if op.kind in SAME_SCALE and graph.source(op) in shared:
             shared |= {tensor: shared[graph.source(op)] for tensor in op.outputs if tensor in shared}
     return shared
+
+
+def _joins_scores(graph: Graph, sources: set[int]) -> bool:
+    """True if one of these tensors has the range that kernels give to a sigmoid."""
+    return any(source in graph.producer and graph.producer[source].kind in FIXED_RANGE for source in sources)
 
 
 def _source(graph: Graph, tensor: int) -> int:

@@ -48,17 +48,18 @@ def decode(head: nn.Module, size: tuple[int, int], turn: bool, final: bool, sepa
         branches = self.one2one if self.end2end else self.one2many
         maps = x[: self.nl]
         levels = heads.by_level(single, maps, branches)
-        raw = {
-            name: torch.cat([heads.cells_first(level[name], m) for level, m in zip(levels, maps, strict=True)], 1)
+        boxes, scores = (
+            [heads.cells_first(level[name], m) for level, m in zip(levels, maps, strict=True)]
             for name in ("boxes", "scores")
-        }
+        )
+        # level by level: a sixteenth of the boxes is left to concatenate, and the scores of each level have their scale
+        distances = torch.cat([in_torch.distances_by_cell(values, self.reg_max) for values in boxes], 1)
         added = None if extra is None else torch.cat([level[extra] for level in levels], 2)
-        distances = in_torch.distances_by_cell(raw["boxes"], self.reg_max)
         if rotated:
             boxes = in_torch.rotated_boxes(distances, added.transpose(1, 2), by_cell, polynomial=integer)
         else:
             boxes = in_torch.boxes(distances, by_cell, corners)
-        detections = torch.cat((boxes, raw["scores"].sigmoid()), 2).transpose(1, 2)
+        detections = torch.cat((boxes, torch.cat([values.sigmoid() for values in scores], 1)), 2).transpose(1, 2)
         if keypoint is not None:
             added = in_torch.keypoints(added, tuple(self.kpt_shape), grid, *keypoint)
         if added is not None and not separate:
