@@ -56,7 +56,7 @@ with tempfile.TemporaryDirectory() as folder:
             compiles = target == "nxp-imx93"  # by vela: pip install 'yolo-edgequant[ethos-u]'
             inspection = examine(Path(file), target, compiling=compiles, keep=out if compiles else None)
         except MissingToolError as error:
-            console.print(f"not compiled: {error}")
+            print(f"not compiled: {error}")
             inspection = examine(Path(file), target)
         console.print(tables(inspection))
         box = YOLO(file, task="detect").val(**common, plots=False, verbose=False, workers=0).box
