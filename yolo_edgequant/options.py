@@ -105,8 +105,9 @@ class ExportOptions:
         head: arithmetic of box decoding: ``int8``, ``float`` (FP32 inside the same file) or ``raw`` (left to the host).
         outputs: how the outputs are arranged. With ``head="raw"``: ``levels``, a tensor (B, cells, C) for each branch
             and level; ``merged``, a tensor for each branch over the cells of all levels; or ``grid``, a map
-            (B, rows, columns, C) for each branch and level. Else: ``separate``, mask coefficients, angles and keypoints
-            in a tensor of their own; or ``single``, in one with boxes and scores.
+            (B, rows, columns, C) for each branch and level. OpenVINO models have C before the cells. Else:
+            ``separate``, mask coefficients, angles and keypoints in a tensor of their own; or ``single``, in one with
+            boxes and scores.
         granularity: one scale of the weights per output ``channel``, or one per ``tensor``.
         ranges: how the ranges of activations are estimated: ``activation`` looks through SiLU and sigmoid, ``minmax``
             takes the extremes.

@@ -140,7 +140,9 @@ def _decoded(contract: Contract, outputs: list[torch.Tensor], size: tuple[int, i
     for values, output in zip(outputs, contract.outputs, strict=True):
         parts.setdefault(output.name, []).append(values)
     prototypes = parts.pop("prototypes", [])
-    if contract.raw.cells_first:
+    if contract.raw.arrangement == "grid":
+        parts = {name: [values.flatten(2) for values in levels] for name, levels in parts.items()}
+    elif contract.raw.cells_first:
         parts = {name: [values.transpose(1, 2) for values in levels] for name, levels in parts.items()}
     joined = {name: torch.cat(levels, 2) for name, levels in parts.items()}
     grid = Grid.of(size, list(contract.strides))

@@ -32,6 +32,10 @@ def write_openvino(exporter: Exporter) -> str:
         temporary.mkdir()
         model = _quantized(exporter, temporary / "sensitivity.json")
         _describe(model, exporter)
+        for port, output in zip(
+            model.outputs, exporter.edgequant_contract.outputs, strict=False
+        ):  # none of a classifier
+            port.tensor.set_names({output.title})
         ov.save_model(model, temporary / exporter.file.with_suffix(".xml").name, compress_to_fp16=False)
         metadata = contracts.beside(temporary, exporter.edgequant_contract, exporter.metadata)
         YAML.save(temporary / "metadata.yaml", metadata)

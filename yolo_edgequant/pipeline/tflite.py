@@ -154,7 +154,7 @@ class TFLiteBuild:
 
 
 def write(path: Path, content: bytes, contract: Contract, facts: Mapping[str, Any]) -> None:
-    """Write a ``.tflite`` file with its metadata.
+    """Write a ``.tflite`` file with its metadata, its outputs called what the contract calls them.
 
     Args:
         path: of the file.
@@ -167,6 +167,8 @@ def write(path: Path, content: bytes, contract: Contract, facts: Mapping[str, An
         OutputError: it cannot be written.
     """
     packing.check_inside(content)
+    if contract.outputs:
+        content = packing.with_output_names(content, [output.title for output in contract.outputs])
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
         contracts.append(temporary, contract, facts)

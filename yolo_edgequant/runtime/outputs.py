@@ -178,8 +178,13 @@ class RawReader(Reader):
     def __init__(self, contract: Contract, tensors: Sequence[Tensor], size: tuple[int, int]) -> None:
         super().__init__(contract, tensors, size)
         self._raw, self._choice = contract.raw, contract.top_k
-        counts = [(size[0] // stride) * (size[1] // stride) for stride in contract.strides]
-        self._starts = np.cumsum([0, *counts[:-1]])
+        grids = {stride: (size[0] // stride, size[1] // stride) for stride in contract.strides}
+        counts = [rows * columns for rows, columns in grids.values()]
+        places: dict[int | None, tuple[int, ...]] = {None: (sum(counts),)}
+        if self._raw.arrangement != "merged":
+            is_map = self._raw.arrangement == "grid"
+            places = {s: grids[s] if is_map else (count,) for s, count in zip(grids, counts, strict=True)}
+        self._starts = np.cumsum([0, *(counts[:-1] if len(places) > 1 else [])])
         channels = {"boxes": 4 * self._raw.reg_max, "scores": len(contract.names), "angle": 1}
         if contract.kpt_shape is not None:
             channels |= {"kpts": 2 * contract.kpt_shape[0], "visibility": contract.kpt_shape[0]}
@@ -187,12 +192,12 @@ class RawReader(Reader):
         for position, output in enumerate(contract.outputs):
             if output.name == "prototypes":
                 continue
-            cells, length = counts[contract.strides.index(output.stride)], channels.get(output.name)
-            tensor = self._expect(output.title, *((cells, length) if self._raw.cells_first else (length, cells)))
+            cells, length = places[output.stride], channels.get(output.name)
+            tensor = self._expect(output.title, *((*cells, length) if self._raw.cells_first else (length, *cells)))
             self._parts.setdefault(output.name, []).append((position, tensor))
         self._scores = [Scores(tensor, logits=True) for _, tensor in self._parts["scores"]]
         if "mask_coefficient" in self._parts:
-            self._expect_prototypes(self._parts["mask_coefficient"][0][1].shape[2 if self._raw.cells_first else 1])
+            self._expect_prototypes(self._parts["mask_coefficient"][0][1].shape[-1 if self._raw.cells_first else 1])
 
     def candidates(self, outputs: list[np.ndarray], conf: float, agnostic_nms: bool) -> Candidates:
         """See :class:`Reader`."""
@@ -204,7 +209,7 @@ class RawReader(Reader):
         def part(name: str) -> np.ndarray:
             """(N, C) float32 values of the chosen cells."""
             values = [
-                tensor.values(self._rows(outputs[position][0], cells))
+                tensor.values(self._rows(self._stored(outputs, position), cells))
                 for (position, tensor), cells in zip(self._parts[name], index, strict=True)
             ]
             return np.concatenate(values)[rows]
@@ -231,9 +236,16 @@ class RawReader(Reader):
     def _level(self, number: int, outputs: list[np.ndarray], conf: float) -> tuple[np.ndarray, np.ndarray]:
         """The cells of a level with any score over `conf`, and (N, nc) all their scores."""
         search = self._scores[number]
-        stored = outputs[self._parts["scores"][number][0]][0]
+        stored = self._stored(outputs, self._parts["scores"][number][0])
         cells = _distinct(search.above(stored, conf), stored.shape, self._raw.cells_first)
         return cells, search.scores(self._rows(stored, cells))
+
+    def _stored(self, outputs: list[np.ndarray], position: int) -> np.ndarray:
+        """(cells, C), or (C, cells): what an output stores, its map unrolled if it is one."""
+        values = outputs[position][0]
+        if values.ndim == 2:
+            return values
+        return values.reshape(-1, values.shape[2]) if self._raw.cells_first else values.reshape(values.shape[0], -1)
 
     def _rows(self, stored: np.ndarray, cells: np.ndarray) -> np.ndarray:
         """(N, C): what an output stores for some cells."""

@@ -65,7 +65,8 @@ class Profile:
     def outputs(self, head: Head) -> tuple[Outputs, ...]:
         """Arrangements of the outputs that a head can have, the default first."""
         if head == Head.RAW:
-            return (Outputs.LEVELS, Outputs.MERGED, Outputs.GRID)
+            maps = self.channels_last or not self.is_tflite  # else a map would be transposed to be one
+            return (Outputs.LEVELS, Outputs.MERGED, *([Outputs.GRID] if maps else []))
         if head == Head.INT8 and self.separate:
             return (Outputs.SEPARATE, Outputs.SINGLE)
         return (Outputs.SINGLE,)

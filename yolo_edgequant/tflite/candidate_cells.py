@@ -66,17 +66,24 @@ def of_raw(graph: Graph, outputs: Sequence[Output]) -> CandidateCells:
     """The cells in a raw graph.
 
     Args:
-        graph: float, NHWC inside, with outputs of shape (B, cells, C).
+        graph: float, NHWC inside, with outputs of shape (B, cells, C) or (B, rows, columns, C).
         outputs: the graph's, in order.
     """
     scores: dict[int, CellAxis] = {}
     parts: dict[int, CellAxis] = {}
-    first = 0
-    for stride in sorted({output.stride for output in outputs if output.stride is not None}):
-        level = {o.name: t for o, t in zip(outputs, graph.outputs, strict=True) if o.stride == stride}
-        for name, tensor in level.items():
-            (scores if name == "scores" else parts)[tensor] = CellAxis(first, 1)
-        first += graph.shape(level["scores"])[1]
+    levels: dict[str, list[int]] = {}  # tensors by branch, the levels in order
+    for output, tensor in sorted(zip(outputs, graph.outputs, strict=True), key=lambda pair: pair[0].stride or 0):
+        if output.name == "prototypes":
+            continue
+        merged = output.stride is None
+        levels.setdefault(output.name, []).extend(graph.producer[tensor].inputs if merged else [tensor])
+    for name, tensors in levels.items():
+        first = 0
+        for tensor in tensors:
+            shape = graph.shape(tensor)
+            is_map = len(shape) == 4
+            (scores if name == "scores" else parts)[tensor] = CellAxis(first, None if is_map else 1)
+            first += shape[1] * shape[2] if is_map else shape[1]
     return CandidateCells(scores, _with_branches(graph, scores, parts))
 
 
@@ -135,7 +142,8 @@ def _with_branches(graph: Graph, scores: Mapping[int, CellAxis], parts: Mapping[
     shared = {tensor for score in scores for tensor, _ in _upstream(graph, score, set())}
     values = dict(parts)
     for part, place in parts.items():
-        count = graph.shape(part)[place.axis]
+        whole = graph.shape(part)
+        count = whole[1] * whole[2] if place.axis is None else whole[place.axis]
         for tensor, reach in _upstream(graph, part, shared):
             shape = graph.shape(tensor)
             if len(shape) == 4 and shape[1] * shape[2] == count and graph.producer[tensor].kind != "TRANSPOSE":

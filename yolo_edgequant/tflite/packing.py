@@ -10,6 +10,7 @@ converter wrote of the float model, is raised to what the 8 bits need.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import flatbuffers
@@ -73,6 +74,19 @@ def pack(model: schema.ModelT) -> bytes:
 def constants_inside(content: bytes) -> bytes:
     """The same model as :func:`pack` writes it."""
     return pack(unpack(content))
+
+
+def with_output_names(content: bytes, names: Sequence[str]) -> bytes:
+    """The same model with other names of its outputs, in order, in the graph and in its signature."""
+    model = unpack(content)
+    subgraph = model.subgraphs[0]
+    for tensor, name in zip(subgraph.outputs, names, strict=True):
+        subgraph.tensors[tensor].name = name.encode()
+        for signature in model.signatureDefs or []:
+            for entry in signature.outputs:
+                if entry.tensorIndex == tensor:
+                    entry.name = name.encode()
+    return pack(model)
 
 
 def check_inside(content: bytes) -> None:

@@ -65,7 +65,7 @@ def _prepared(model: nn.Module, head: nn.Module, request: Request, size: tuple[i
     if head.end2end and request.head != Head.FLOAT:
         top_k = TopK(head.max_det, compat.chooses_among_all_classes(head))
     if request.head == Head.RAW:
-        outputs, raw = heads.output_raw(head, request.outputs, not openvino)
+        outputs, raw = heads.output_raw(head, request.outputs, is_cells_first=not openvino)
         return {"outputs": outputs, "strides": strides, "raw": raw, "top_k": top_k}
     if openvino:
         heads.dfl_as_sum(head)
