@@ -76,7 +76,7 @@ CONSUMERS = {
     "Frigate openvino": Consumer("frigate_openvino", ("openvino int8", "openvino float"), conf=0.4, own_nms=_FRIGATE),
     "EdgeFirst HAL": Consumer("edgefirst", ("int8", "float", "levels", "grid")),
     "yolov8-tflite-imx": Consumer("tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": True}),
-    "yolov8-tflite-imx, pixels cut": Consumer(
+    "yolov8-tflite-imx as it is": Consumer(
         "tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": False}, overlap=0.8, score=0.2
     ),
     "supervision": Consumer("with_supervision", _ALL),
