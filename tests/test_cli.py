@@ -15,12 +15,13 @@ from yolo_edgequant import cli
 from yolo_edgequant.bench import run as bench
 from yolo_edgequant.bench.run import Row
 from yolo_edgequant.errors import OptionError
-from yolo_edgequant.options import NAMES, choices
+from yolo_edgequant.options import NAMES, Target, choices
 from yolo_edgequant.patches import REGISTRY
 from yolo_edgequant.processes import environment
 
 FULL = {"map": 0.5, "map50": 0.6, "retention": 0.9, "latency_ms": 1.0, "size_mb": 1.0, "export_s": 1.0, "peak_mb": 9.0}
-COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run", "patches", "doctor"]
+COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run"]
+COMMANDS += ["inspect", "patches", "doctor", "targets", "check"]
 
 
 @pytest.fixture
@@ -90,11 +91,11 @@ def test_every_command_has_help_of_its_own(name):
 @pytest.mark.parametrize("width", [50, 80, 200])
 def test_the_help_of_export_names_every_option_and_every_choice(width):
     words = " ".join(help_of("export", width=width).split())
-    listed = words.partition("Our options: ")[2].rstrip(".").split(", ")
+    listed = words.partition("Our options: ")[2].partition(". ")[0].split(", ")
     options = {name: values for name, _, values in (option.partition("=") for option in listed)}
-    assert options.pop("min_retention") == "NUMBER"
-    assert options == {name: "|".join(str(choice) for choice in choices(name)) for name in NAMES - {"min_retention"}}
-    assert {*options, "min_retention"} == NAMES
+    assert (options.pop("min_retention"), options.pop("target")) == ("NUMBER", "NAME")
+    assert options == {name: "|".join(str(choice) for choice in choices(name)) for name in {*options}}
+    assert {*options, "min_retention", "target"} == NAMES
 
 
 def test_version(command):
@@ -447,3 +448,93 @@ def test_an_error_is_one_line_on_stderr_and_exit_status_1(exported, arguments, m
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert message in line
+
+
+def test_targets_lists_all_and_shows_one(command, tmp_path):
+    code, out, err = command("targets")
+    assert (code, err) == (0, "")
+    assert all(name in out for name in Target)
+    code, out, err = command("targets", "nxp-imx8mp", "--json", "target.json")
+    assert (code, err) == (0, "")
+    assert "op_status.md, 2025-01-07" in out
+    assert out.endswith("written: target.json\n")
+    assert list(json.loads((tmp_path / "target.json").read_text())) == ["nxp-imx8mp"]
+
+
+def test_an_unknown_target_is_refused_with_the_list(command, files):
+    for arguments in (("targets", "coral"), ("check", files[0], "--target", "coral")):
+        code, out, err = command(*arguments)
+        assert (code, out) == (1, "")
+        assert err.startswith("error: target='coral' is not one of 'coral-edgetpu', 'frigate-edgetpu', ")
+
+
+def test_check_needs_a_model_that_is_there(command):
+    code, out, err = command("check", "yolov8n.pt", "--target", "coral-edgetpu")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: model 'yolov8n.pt' not found")
+
+
+@pytest.mark.parametrize(
+    ("target", "size", "code", "said"),
+    [
+        ("nxp-imx93", "160", 0, "nothing is known against shapes.pt on nxp-imx93\n"),
+        ("coral-edgetpu", "160,640", 0, "an input of 160 x 640 is over the 320 pixels"),
+        ("frigate-edgetpu", "160", 1, "task 'segment' cannot be run there, only 'detect'"),
+    ],
+)
+def test_check_tells_what_it_finds_and_fails_on_a_refusal(command, tmp_path, target, size, code, said):
+    from yolo_edgequant.demo.train import WEIGHTS
+
+    checkpoint = Path(__file__).parent / "weights" / "shapes-seg.pt" if code else WEIGHTS
+    status, out, err = command("check", checkpoint, "--target", target, "--imgsz", size, "--json", "found.json")
+    assert (status, err) == (code, "")
+    saved = json.loads((tmp_path / "found.json").read_text())
+    assert saved["target"] == target
+    texts = [finding["text"] for finding in saved["findings"]]
+    assert any(said in text for text in texts) or (texts == [] and out.startswith(said))
+
+
+def test_inspect_prints_and_saves_what_is_in_a_file(command, detector, tmp_path):
+    file = tmp_path / "float.tflite"
+    file.write_bytes(detector)
+    status, out, _ = command("inspect", file, "--target", "coral-edgetpu", "--json", "a.json", "--html", "a.html")
+    assert status == 0
+    assert "nothing in it is quantized" in out
+    assert "written: a.json" in out
+    assert json.loads(Path("a.json").read_text())["file"]["name"] == "float.tflite"
+    assert Path("a.html").read_text().startswith("<!doctype html>")
+
+
+def test_inspect_exits_with_1_if_the_file_cannot_detect(command, detector, monkeypatch, tmp_path):
+    from yolo_edgequant.inspection.examine import Inspection
+
+    file = tmp_path / "float.tflite"
+    file.write_bytes(detector)
+    monkeypatch.setattr(Inspection, "is_broken", True)
+    assert command("inspect", file)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (None, [], "file 'a.tflite' not found"),
+        (b"", [], "is no .tflite file: it has 0 bytes"),
+        (b"TFL3" * 9, [], "is damaged or cut off"),
+        (b"", ["--target", "toaster"], "target='toaster' is not one of"),
+        (b"", ["--float", "b.pt"], "give some with --images DIR"),
+    ],
+)
+def test_inspect_refuses_in_one_line(command, content, arguments, message):
+    if content is not None:
+        Path("a.tflite").write_bytes(content)
+    status, _, err = command("inspect", "a.tflite", *arguments)
+    assert status == 1
+    assert len(err.strip().splitlines()) == 1
+    assert message in err
+
+
+def test_inspect_says_what_installs_jinja(command, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    status, _, err = command("inspect", "a.tflite", "--html", "a.html")
+    assert status == 1
+    assert "pip install 'yolo-edgequant[inspect]'" in err

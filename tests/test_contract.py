@@ -70,6 +70,7 @@ KINDS = {
     "unturned": replace(
         PLAIN, head="int8", task="obb", outputs=(Output("detections"), Output("angle")), unturned=True, strides=STRIDES
     ),
+    "for a device": replace(PLAIN, target="nxp-imx8mp"),
     "unsigned": replace(PLAIN, io="uint8"),
     "verified": replace(PLAIN, verified=Verified(16, 40, 0.97, {"detections": 31.5})),
     "verified without objects": replace(RAW, verified=Verified(2, 0, None, {"boxes 8": -3.0, "scores 16": 12.25})),
@@ -117,7 +118,7 @@ def test_the_kinds_have_everything_that_a_contract_can_have():
 
 READ_BY_ULTRALYTICS = {
     *("decoded", "decoded in pixels", "NMS inside", "NMS-free", "segments", "pose", "classify", "depth"),
-    *("verified", "in float", "trained"),
+    *("for a device", "verified", "in float", "trained"),
 }
 
 

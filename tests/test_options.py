@@ -14,6 +14,7 @@ from yolo_edgequant.options import (
     Head,
     Precision,
     RangeEstimator,
+    Target,
     choices,
     current,
     options,
@@ -44,11 +45,23 @@ def test_the_choices_are_these():
     assert choices("corrections") == ("all", "bias", "cells", "equalization", "none")
     assert choices("precision") == ("int8", "auto")
     assert choices("verify") == (True, False)
+    assert choices("target") == (
+        *("coral-edgetpu", "frigate-edgetpu", "nxp-imx8mp", "nxp-imx93", "nxp-imx95", "axis-artpec"),
+        *("raspberrypi", "arm-cpu", "intel-cpu", "intel-gpu", "intel-npu", "generic-int8"),
+    )
 
 
 @pytest.mark.parametrize(
     "member",
-    [Head.RAW, Granularity.TENSOR, RangeEstimator.MINMAX, IO.UINT8, Corrections.CELLS, Precision.AUTO],
+    [
+        Head.RAW,
+        Granularity.TENSOR,
+        RangeEstimator.MINMAX,
+        IO.UINT8,
+        Corrections.CELLS,
+        Precision.AUTO,
+        Target.INTEL_NPU,
+    ],
     ids=lambda member: type(member).__name__,
 )
 def test_an_enum_is_its_word_in_messages_names_and_json(member):

@@ -14,10 +14,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
+from . import target_report
 from ._version import __version__
 from .describe import describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
-from .options import CHOICES, choices
+from .options import CHOICES, ExportOptions, choices
+from .targets.devices import device, devices
 
 if TYPE_CHECKING:
     from .bench.run import Row, Settings
@@ -55,12 +57,13 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def _choices() -> str:
     """The options and their choices, as the help names them."""
-    listed = [f"{name}={'|'.join(map(str, choices(name)))}" for name in (*CHOICES, "verify")]
-    return ", ".join([*listed, "min_retention=NUMBER"])
+    names = [name for name in (*CHOICES, "verify") if name != "target"]
+    listed = [f"{name}={'|'.join(map(str, choices(name)))}" for name in names]
+    return ", ".join([*listed, "min_retention=NUMBER", "target=NAME"])
 
 
 # in a table, as arguments are, a narrow terminal would cut the longest list short
-@app.command(epilog=f"Our options: {_choices()}.")
+@app.command(epilog=f"Our options: {_choices()}. The targets: yolo-edgequant targets.")
 def export(
     arguments: Annotated[
         list[str],
@@ -215,6 +218,55 @@ def run(
 
 
 @app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .tflite file, or an OpenVINO model's folder or .xml; of anybody.")],
+    target: Annotated[str | None, typer.Option(help="Device: where operators would run there.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Image, or folder: the first ones are run.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Images to run.")] = 4,
+    float_model: Annotated[
+        Path | None, typer.Option("--float", help="Its float model: .pt or a float file. Needs --images.")
+    ] = None,
+    beside: Annotated[Path | None, typer.Option(help="Another file to draw the objects of. Needs --images.")] = None,
+    compiling: Annotated[bool, typer.Option("--compile", help="Run the compiler for the target.")] = False,
+    accelerator_config: Annotated[str | None, typer.Option(help="Of an Ethos-U, as ethos-u85-256.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Folder for the compiled file.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+    html: Annotated[Path | None, typer.Option(help="File for a page with plots and pictures.")] = None,
+) -> None:
+    """Look into a quantized file: operators, scales, noise, and what is wrong; exit status 1 if it cannot detect.
+
+    Example: yolo-edgequant inspect yolov8n_full_integer_quant.tflite --target coral-edgetpu
+    """
+    from .inspection import report
+    from .inspection.examine import examine
+
+    if html is not None and find_spec("jinja2") is None:
+        raise MissingToolError("--html needs Jinja2; install it with: pip install 'yolo-edgequant[inspect]'")
+    inspection = examine(
+        file,
+        target,
+        images,
+        count,
+        float_model,
+        beside,
+        compiling or accelerator_config is not None,
+        accelerator_config,
+        keep,
+    )
+    console.print(report.tables(inspection), soft_wrap=True)
+    if as_json is not None:
+        report.save(inspection, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+    if html is not None:
+        from .inspection.page import save
+
+        save(inspection, html)
+        console.print(f"written: {html}", soft_wrap=True)
+    if inspection.is_broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def patches() -> None:
     """Print every patch of Ultralytics as a diff against the installed version."""
     typer.echo(describe())
@@ -248,6 +300,50 @@ def doctor(
         console.print(
             f"[red]not possible:[/red] {escape(', '.join(purpose.name for purpose in failing))}", soft_wrap=True
         )
+        raise typer.Exit(1)
+
+
+@app.command()
+def targets(
+    name: Annotated[str | None, typer.Argument(help="Of a target: all that is known of it, with sources.")] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+) -> None:
+    """List the devices that exports can be made for.
+
+    Example: yolo-edgequant targets nxp-imx8mp
+    """
+    listed = devices() if name is None else [device(name)]
+    console.print(target_report.overview(listed) if name is None else target_report.details(listed[0]))
+    if as_json is not None:
+        target_report.save_devices(listed, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+
+
+@app.command()
+def check(
+    model: Annotated[Path, typer.Argument(help="Float checkpoint (.pt).")],
+    target: Annotated[str, typer.Option(help="Name, of 'yolo-edgequant targets'.")],
+    imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+) -> None:
+    """Tell beforehand what of a model will not go well on a device; exit status 1 if its file would be of no use.
+
+    Example: yolo-edgequant check yolov8n.pt --target coral-edgetpu --imgsz 320
+    """
+    profile, size = device(target), _size(imgsz)
+    _require_file(model, "model")
+    from .patches.device_check import Severity, examine
+    from .upstream.models import YOLO
+
+    findings = examine(YOLO(model).model, profile, size, ExportOptions())
+    if findings:
+        console.print(target_report.findings_table(findings))
+    else:
+        console.print(f"nothing is known against {model.name} on {profile.name}", soft_wrap=True)
+    if as_json is not None:
+        target_report.save_findings(profile, findings, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+    if any(finding.severity == Severity.REFUSE for finding in findings):
         raise typer.Exit(1)
 
 

@@ -140,6 +140,7 @@ class Contract:
         raw: None for files that hold detections.
         top_k: None if the file, or its NMS, has chosen.
         activation: that was swapped into the model; None if it has its own.
+        target: name of the device that the file was made for; None if none was named.
         trained, verified, in_float: None where nothing of the kind was done.
         checksum: CRC-32 of the model's bytes (of an OpenVINO model, of its .xml and then its .bin); None before it is
             written.
@@ -165,6 +166,7 @@ class Contract:
     raw: Raw | None = None
     top_k: TopK | None = None
     activation: str | None = None
+    target: str | None = None
     trained: Trained | None = None
     verified: Verified | None = None
     in_float: InFloat | None = None
@@ -221,6 +223,8 @@ class Contract:
             ours["top_k"] = {"count": self.top_k.count, "agnostic": self.top_k.agnostic}
         if self.activation is not None:
             ours["activation"] = self.activation
+        if self.target is not None:
+            ours["target"] = str(self.target)
         if self.trained is not None:
             ours["trained"] = {"target": self.trained.target, "granularity": str(self.trained.granularity)}
         if self.verified is not None:
@@ -277,6 +281,7 @@ class Contract:
             raw=raw,
             top_k=_top_k(ours),
             activation=ours.text("activation") if "activation" in ours.values else None,
+            target=ours.text("target") if "target" in ours.values else None,
             trained=_trained(ours),
             verified=_verified(ours),
             in_float=_in_float(ours),

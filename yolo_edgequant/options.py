@@ -80,6 +80,23 @@ class Outputs(Choice):
     SINGLE = "single"
 
 
+class Target(Choice):
+    """Devices, and programs on them, that a profile is known of (:mod:`.targets.devices`)."""
+
+    CORAL_EDGETPU = "coral-edgetpu"
+    FRIGATE_EDGETPU = "frigate-edgetpu"
+    NXP_IMX8MP = "nxp-imx8mp"
+    NXP_IMX93 = "nxp-imx93"
+    NXP_IMX95 = "nxp-imx95"
+    AXIS_ARTPEC = "axis-artpec"
+    RASPBERRYPI = "raspberrypi"
+    ARM_CPU = "arm-cpu"
+    INTEL_CPU = "intel-cpu"
+    INTEL_GPU = "intel-gpu"
+    INTEL_NPU = "intel-npu"
+    GENERIC_INT8 = "generic-int8"
+
+
 #: The options with a list of choices.
 CHOICES: dict[str, type[Choice]] = {
     "head": Head,
@@ -89,6 +106,7 @@ CHOICES: dict[str, type[Choice]] = {
     "io": IO,
     "corrections": Corrections,
     "precision": Precision,
+    "target": Target,
 }
 
 
@@ -99,7 +117,7 @@ def choices(name: str) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Options of an INT8 export. None, the default of all, leaves the choice to the format.
+    """Options of an INT8 export. None, the default of all, leaves the choice to the target or the format.
 
     Attributes:
         head: arithmetic of box decoding: ``int8``, ``float`` (FP32 inside the same file) or ``raw`` (left to the host).
@@ -119,6 +137,7 @@ class ExportOptions:
         precision: ``auto`` keeps as few layers in float as `min_retention` needs.
         min_retention: share of the float model's mAP50-95 on the calibration images that ``precision="auto"`` has to
             reach, above 0 and at most 1; 0.99 if left out.
+        target: the device that the file is for. Its profile chooses what is left open here, the format included.
         verify: compare the result with the float model on images held back from calibration, and refuse to write a
             file that does not find the same objects.
 
@@ -134,6 +153,7 @@ class ExportOptions:
     corrections: Corrections | None = None
     precision: Precision | None = None
     min_retention: float | None = None
+    target: Target | None = None
     verify: bool | None = None
 
     def __post_init__(self) -> None:

@@ -137,3 +137,20 @@ def test_ranges_can_be_replaced():
     assert value.shape == (1, 8, 256, 256)
     assert -0.2785 <= value.min() < -0.2
     assert np.isfinite(interpreter.run(quantized, outliers()[:1], exact=True).outputs[0][0]).all()
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [(None, nncf.TargetDevice.ANY), ("CPU", nncf.TargetDevice.CPU), ("NPU", nncf.TargetDevice.NPU)],
+)
+def test_the_device_reaches_nncf(model, transposed, monkeypatch, device, expected):
+    given = {}
+
+    def quantize(*_, **arguments):
+        given.update(arguments)
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(nncf, "quantize", quantize)
+    with pytest.raises(RuntimeError, match="far enough"):
+        quantizer.quantize(model, nncf.Dataset(transposed), Head.FLOAT, len(transposed), device=device)
+    assert given["target_device"] is expected

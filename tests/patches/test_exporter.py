@@ -15,10 +15,12 @@ from ultralytics.utils import LOGGER as UPSTREAM
 import yolo_edgequant
 from yolo_edgequant.contract import read
 from yolo_edgequant.demo.train import WEIGHTS
+from yolo_edgequant.errors import OptionError
 from yolo_edgequant.log import LOGGER
 from yolo_edgequant.patches import exporter, litert
 from yolo_edgequant.patches.exporter import job_of
 from yolo_edgequant.processes import environment
+from yolo_edgequant.targets.devices import device
 from yolo_edgequant.tflite.graph import Graph
 
 
@@ -62,6 +64,53 @@ def test_options_reach_the_export_from_the_call_the_context_and_the_thread(monke
     assert (seen["int8"].head, seen["int8"].ranges, seen["int8"].io) == ("int8", "minmax", "int8")
     assert (seen["float"].head, seen["float"].ranges, seen["float"].io) == ("float", "activation", "float")
     assert export().head == "int8", "after exports that raised"
+
+
+@pytest.mark.parametrize(
+    ("target", "arguments", "added"),
+    [
+        ("nxp-imx8mp", {}, {"format": "tflite", "quantize": 8}),
+        ("nxp-imx8mp", {"format": None, "quantize": None}, {"format": "tflite", "quantize": 8}),
+        ("coral-edgetpu", {"format": "tflite"}, {"quantize": 8}),
+        ("coral-edgetpu", {"quantize": 8}, {"format": "edgetpu"}),
+        ("intel-cpu", {"int8": True, "half": False}, {"format": "openvino"}),
+        ("intel-cpu", {"half": True}, {"format": "openvino"}),  # and refused behind it
+        ("intel-cpu", {"format": "openvino", "quantize": "int8"}, {}),
+    ],
+)
+def test_a_target_brings_its_format_and_int8_where_they_are_left_open(target, arguments, added):
+    assert exporter.for_target(arguments, device(target)) == added
+
+
+def test_a_target_reaches_the_export_with_what_its_profile_chooses(monkeypatch, shapes_model, shapes_data):
+    requests = []
+
+    def build_of(self, *_):
+        requests.append(job_of(self).request)
+        raise RuntimeError("far enough")
+
+    def request(**options):
+        with pytest.raises(RuntimeError, match="far enough"):
+            YOLO(shapes_model).export(data=shapes_data, imgsz=160, **options)
+        one = requests.pop()
+        return (one.target, one.profile.format, one.head, one.outputs, one.granularity, one.io)
+
+    monkeypatch.setattr(litert, "build_of", build_of)
+    expected = ("nxp-imx8mp", "tflite", "raw", "grid", "channel", "int8")
+    assert request(target="nxp-imx8mp") == expected
+    with yolo_edgequant.options(target="nxp-imx8mp"):
+        assert request() == expected
+        assert request(target="nxp-imx95") == ("nxp-imx95", "tflite", "raw", "grid", "tensor", "int8")
+    assert request(target="nxp-imx8mp", head="int8", granularity="tensor", io="uint8") == (
+        *("nxp-imx8mp", "tflite", "int8", "separate", "tensor", "uint8"),
+    )
+    assert request(target="raspberrypi", format="tflite")[:3] == ("raspberrypi", "tflite", "float")
+    assert request(format="tflite", quantize=8)[0] is None
+
+
+def test_a_target_is_for_int8(shapes_model):
+    with pytest.raises(OptionError, match="target='intel-cpu' needs quantize=8 and one of the formats"):
+        YOLO(shapes_model).export(target="intel-cpu", quantize=16, imgsz=160)
 
 
 def test_an_export_of_upstreams_reaches_upstreams_converter(monkeypatch, shapes_model):

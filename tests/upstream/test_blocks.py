@@ -33,3 +33,8 @@ def test_what_a_block_calls_itself_is_listed_for_subclasses_too():
     assert ("sigmoid", "scores of the head") in blocks.hidden(Detect(2, ch=(8,)))
     assert ("sigmoid", "scores of the head") in blocks.hidden(Segment(2, 4, 8, ch=(8,)))
     assert blocks.hidden(nn.Conv2d(1, 1, 1)) == []
+
+
+def test_attention_is_found_wherever_it_is():
+    assert blocks.has_attention(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sequential(Attention(64, num_heads=2))))
+    assert not blocks.has_attention(nn.Sequential(DFL(16), Detect(2, ch=(8,))))

@@ -50,6 +50,13 @@ def test_the_contract_names_the_outputs_that_the_model_gives(file, format, head,
     assert contract.unturned == ("obb" in str(file) and head == "int8")
 
 
+def test_the_contract_names_the_target_of_the_request():
+    model, facts = as_exported(YOLO(WEIGHTS).model, SIZE)
+    request = resolve(PROFILES["tflite"], ExportOptions(target="nxp-imx8mp"))
+    assert prepare(model, request, SIZE, facts).target == "nxp-imx8mp"
+    assert prepared(WEIGHTS, "tflite", "int8")[1].target is None
+
+
 def test_raw_outputs_are_one_for_each_branch_and_level():
     model, contract = prepared(WEIGHTS, "tflite", "raw")
     assert contract.outputs == tuple(Output(name, s) for name in ("boxes", "scores") for s in (8, 16, 32))

@@ -14,7 +14,14 @@ from ..options import Head
 from . import graph
 
 
-def quantize(model: ov.Model, images: nncf.Dataset, head: Head, count: int, correct_bias: bool = True) -> ov.Model:
+def quantize(
+    model: ov.Model,
+    images: nncf.Dataset,
+    head: Head,
+    count: int,
+    correct_bias: bool = True,
+    device: str | None = None,
+) -> ov.Model:
     """Quantize weights and activations to INT8.
 
     Args:
@@ -24,6 +31,7 @@ def quantize(model: ov.Model, images: nncf.Dataset, head: Head, count: int, corr
             ``raw`` model has nothing of it left.
         count: number of batches in `images`, all of which are used.
         correct_bias: make up for the mean error of what is rounded.
+        device: NNCF's name of the device that the model is for, as ``NPU``; None for any.
 
     Raises:
         RecipeError: the scope matched nothing, or something in it was quantized all the same.
@@ -39,6 +47,7 @@ def quantize(model: ov.Model, images: nncf.Dataset, head: Head, count: int, corr
         model,
         images,
         preset=nncf.QuantizationPreset.MIXED,
+        target_device=nncf.TargetDevice.ANY if device is None else nncf.TargetDevice(device),
         subset_size=count,
         ignored_scope=nncf.IgnoredScope(names=scope) if scope else None,
         advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=not correct_bias),

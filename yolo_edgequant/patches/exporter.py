@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,11 +16,12 @@ from ultralytics.utils import LOGGER as UPSTREAM
 
 from ..contract import Trained
 from ..log import quiet
-from ..options import NAMES, Head, options
+from ..options import NAMES, ExportOptions, Head, current, options
+from ..targets.devices import Device, device
 from ..targets.formats import Format, Request
 from ..training.fake_quantization import quantization_of, without_fake_quantization
 from ..upstream import compat
-from . import preflight
+from . import device_check, preflight
 
 # The converters trace through global state of torch, JAX and MLIR, so one export of ours runs at a time.
 _one_at_a_time = threading.RLock()
@@ -54,8 +55,20 @@ def model_export(original: Callable[..., str], self: Model, **kwargs: Any) -> st
     """``Model.export``, which takes our options besides its own."""
     ours = {name: kwargs.pop(name) for name in NAMES & kwargs.keys()}
     given = {name: value for name, value in ours.items() if value is not None}
-    with options(**given), quiet(kwargs.get("verbose") is False):
+    with options(**given) as in_force, quiet(kwargs.get("verbose") is False):
+        if in_force.target is not None:
+            kwargs = kwargs | for_target(self.overrides | kwargs, device(in_force.target))
         return original(self, **compat.export_arguments(kwargs))
+
+
+def for_target(arguments: Mapping[str, Any], target: Device) -> dict[str, Any]:
+    """What a target adds to the arguments of an export: its format and INT8, where they were left open."""
+    added: dict[str, Any] = {}
+    if arguments.get("format") is None:
+        added["format"] = target.formats[0].value
+    if all(arguments.get(name) in {None, False} for name in ("quantize", "int8", "half")):
+        added["quantize"] = 8
+    return added
 
 
 def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module | None = None) -> str:
@@ -72,6 +85,9 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
         self.args.data = "none, the ranges were trained"  # or upstream falls back to a set of its own
     self.edgequant_job = ExportJob(request, None if quantization is None else model)
     model = without_fake_quantization(model)
+    if request.target is not None:
+        trained = ExportOptions() if quantization is None else ExportOptions(granularity=request.granularity)
+        _check_device(self.args, model, request, current().merge(trained))
     preflight.check_integers(request, model)
     if request.profile.format in {Format.LITERT, Format.TFLITE, Format.EDGETPU}:
         # whichever release it is, upstream prepares a model for OpenVINO as it is, NMS-free branch included
@@ -79,6 +95,32 @@ def exporter_call(original: Callable[..., str], self: Exporter, model: nn.Module
         compat.keep_nms_free(self.args, compat.is_nms_free(self.args))
     with _one_at_a_time, _printing_our_command(self):
         return original(self, model)
+
+
+def _check_device(args: Any, model: nn.Module, request: Request, given: ExportOptions) -> None:
+    """Say what will not go well on the target.
+
+    Args:
+        args: Ultralytics' arguments of the export.
+        model: to be exported.
+        request: what is to be made.
+        given: options that were not the target's to choose: the user's, and what the model was trained with.
+
+    Raises:
+        UnsupportedModelError: the file would be of no use there.
+    """
+    target = device(request.target)
+    sides = args.imgsz if isinstance(args.imgsz, (list, tuple)) else (args.imgsz,)
+    findings = device_check.examine(
+        model,
+        target,
+        (int(sides[0]), int(sides[-1])),
+        given,
+        request.profile.format.value,
+        bool(args.dynamic),
+        compat.is_nms_free(args),
+    )
+    device_check.enforce(findings, target)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from ultralytics.engine.exporter import Exporter
 from ..errors import OptionError, UnsupportedModelError
 from ..log import LOGGER
 from ..options import Granularity, Head, current
+from ..targets.devices import device
 from ..targets.formats import PROFILES, Format, Request, require_packages, resolve
 from ..training.fake_quantization import quantization_of
 from ..upstream import compat, data, heads
@@ -38,6 +39,10 @@ def request_of(exporter: Exporter) -> Request | None:
             )
         return None
     REGISTRY.require(name, f"format={name!r} in INT8")
+    if options.target is not None:
+        target = device(options.target)
+        target.format(name)
+        options = target.fill(options, profile)
     request = resolve(profile, options)
     if not REGISTRY.is_tested:
         LOGGER.warning(

@@ -22,6 +22,7 @@ from ..log import LOGGER
 from ..openvino import interpreter, quantizer
 from ..openvino.conversion import to_openvino
 from ..options import Head
+from ..targets.devices import device
 from ..verification.agreement import Agreement, compare
 from ..verification.worst_tensor import worst_tensor
 
@@ -53,7 +54,8 @@ def calibrate(float_model: ov.Model, contract: Contract, images: Sized) -> ov.Mo
     Raises:
         RecipeError: the scope of box decoding matched nothing.
     """
-    return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, len(images))
+    target = None if contract.target is None else device(contract.target).nncf
+    return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, len(images), device=target)
 
 
 @dataclass(frozen=True)

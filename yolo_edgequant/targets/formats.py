@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import MissingToolError, OptionError
-from ..options import IO, Choice, Corrections, ExportOptions, Granularity, Head, Outputs, Precision, RangeEstimator
+from ..options import (
+    IO,
+    Choice,
+    Corrections,
+    ExportOptions,
+    Granularity,
+    Head,
+    Outputs,
+    Precision,
+    RangeEstimator,
+    Target,
+)
 
 
 class Format(Choice):
@@ -143,6 +154,7 @@ class Request:
         profile: the target.
         head, outputs, granularity, ranges, io, corrections, precision, min_retention, verify: as in
             :class:`~yolo_edgequant.options.ExportOptions`, none of them None.
+        target: the device that the file is for; None if none was named.
     """
 
     profile: Profile
@@ -155,6 +167,7 @@ class Request:
     precision: Precision
     min_retention: float
     verify: bool
+    target: Target | None = None
 
     def corrects(self, what: Corrections) -> bool:
         """True if this is one of the corrections asked for."""
@@ -221,4 +234,4 @@ def resolve(profile: Profile, options: ExportOptions) -> Request:
         values["io"] = IO.FLOAT  # float at one end alone is what no reader expects
     if options.min_retention is not None and values["precision"] != Precision.AUTO:
         raise OptionError(f"min_retention={options.min_retention!r} needs precision='auto'")
-    return Request(profile, **values, min_retention=options.min_retention or _MIN_RETENTION)
+    return Request(profile, **values, min_retention=options.min_retention or _MIN_RETENTION, target=options.target)

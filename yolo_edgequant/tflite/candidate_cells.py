@@ -77,6 +77,8 @@ def of_raw(graph: Graph, outputs: Sequence[Output]) -> CandidateCells:
             continue
         merged = output.stride is None
         levels.setdefault(output.name, []).extend(graph.producer[tensor].inputs if merged else [tensor])
+        if merged and output.name != "scores":
+            parts[tensor] = CellAxis(0, 1)  # a level without candidates may not widen the range of all
     for name, tensors in levels.items():
         first = 0
         for tensor in tensors:

@@ -36,6 +36,11 @@ def hidden(module: nn.Module) -> list[tuple[str, str]]:
     return [entry for name, entries in _HIDDEN.items() if name in names for entry in entries]
 
 
+def has_attention(model: nn.Module) -> bool:
+    """True if a model weighs positions against each other: two matrix products of activations, a softmax between."""
+    return any(_POSITIONS in hidden(module) for module in model.modules())
+
+
 def only_trains(module: nn.Module) -> bool:
     """True for blocks that no inference uses: the flow that weighs the keypoint loss of YOLO26."""
     return type(module).__name__ == "RealNVP"

@@ -47,6 +47,7 @@ def prepare(
         "io": request.io,
         "channels_last": request.profile.channels_last,
         "activation": swapped(model),
+        "target": request.target,
         "trained": trained,
     }
     head = heads.detection_head(model)
