@@ -77,7 +77,7 @@ CONSUMERS = {
     "EdgeFirst HAL": Consumer("edgefirst", ("int8", "float", "levels", "grid")),
     "yolov8-tflite-imx": Consumer("tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": True}),
     "yolov8-tflite-imx as it is": Consumer(
-        "tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": False}, overlap=0.8, score=0.2
+        "tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": False}, overlap=0.7, score=0.2
     ),
     "supervision": Consumer("with_supervision", _ALL),
     "sahi": Consumer("with_sahi", _ALL),
