@@ -351,3 +351,6 @@ def test_a_cell_goes_on_as_its_best_class_or_as_all_it_may_be():
     assert chosen(False, TopK(300, False)) == [
         *((0, 0.9, 1), (1, 0.8, 0), (1, 0.7, 1), (3, 0.6, 0), (3, 0.6, 1), (2, 0.3, 0)),
     ], "what is under the threshold does not come by way of its cell"
+    every = [(0, 0.9, 1), (1, 0.8, 0), (1, 0.7, 1), (2, 0.3, 0), (3, 0.6, 0), (3, 0.6, 1)]
+    assert chosen(False, None, True) == every, "as in Ultralytics' validation"
+    assert chosen(False, TopK(3, True), True) == chosen(False, TopK(3, True)), "an NMS-free file has its own choice"

@@ -12,7 +12,7 @@ from ..contract import BOX_TASKS
 from ..errors import ContractError, InferenceError, UnsupportedModelError
 from ..processes import usable_threads
 from .detections import Detections, rectangle
-from .interpreter import load
+from .interpreter import Interpreter, load
 from .letterbox import Letterbox
 from .masks import masks
 from .outputs import reader
@@ -85,6 +85,19 @@ class Detector:
             self._reader = reader(contract, self._interpreter.outputs, self._letterbox.size)
         except ContractError as error:
             raise ContractError(f"'{path}' cannot be read: {error}") from error
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """What runs the file."""
+        return self._interpreter
+
+    def count_all_classes(self) -> None:
+        """From now on a cell may stand for several classes, as in Ultralytics' validation and not in its prediction."""
+        self._reader.multi_label = True
+
+    def fitted(self, image: np.ndarray) -> np.ndarray:
+        """An image, (H, W, 3) uint8 BGR, as the file takes it; valid until the next one."""
+        return self._letterbox(image)[0]
 
     def __call__(self, image: np.ndarray) -> Detections:
         """Find the objects in an image.

@@ -47,9 +47,14 @@ class Reader(ABC):
         tensors: its outputs.
         size: (height, width) of its input in pixels.
 
+    Attributes:
+        multi_label: see :func:`choose`.
+
     Raises:
         ContractError: the outputs are not those that the contract speaks of.
     """
+
+    multi_label = False
 
     def __init__(self, contract: Contract, tensors: Sequence[Tensor], size: tuple[int, int]) -> None:
         if len(tensors) != len(contract.outputs):
@@ -199,7 +204,7 @@ class RawReader(Reader):
         levels = [self._level(number, outputs, conf) for number in range(len(self._scores))]
         index = [cells for cells, _ in levels]
         scores = np.concatenate([scores for _, scores in levels])
-        rows, scores, classes = choose(scores, conf, agnostic_nms, self._choice)
+        rows, scores, classes = choose(scores, conf, agnostic_nms, self._choice, self.multi_label)
 
         def part(name: str) -> np.ndarray:
             """(N, C) float32 values of the chosen cells."""
@@ -279,7 +284,9 @@ class DecodedReader(Reader):
         stored = outputs[self._position][0]
         scores = stored[4 : 4 + self._classes]
         cells = _distinct(self._scores.above(scores, conf), scores.shape, cells_first=False)
-        rows, best, classes = choose(self._scores.scores(scores[:, cells].T), conf, agnostic_nms, self._choice)
+        rows, best, classes = choose(
+            self._scores.scores(scores[:, cells].T), conf, agnostic_nms, self._choice, self.multi_label
+        )
         cells = cells[rows]
         boxes = self._tensor.values(stored[:4, cells].T) * self._factors
         if self._extra is None:
@@ -325,7 +332,7 @@ class FinalReader(Reader):
 
 
 def choose(
-    scores: np.ndarray, conf: float, agnostic_nms: bool, choice: TopK | None
+    scores: np.ndarray, conf: float, agnostic_nms: bool, choice: TopK | None, multi_label: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which cells go on as which class.
 
@@ -333,11 +340,15 @@ def choose(
         scores: (N, nc) float32, of cells with a score over `conf`.
         conf: the threshold.
         agnostic_nms: one class for each cell where there is a choice.
-        choice: the contract's, if the file is NMS-free. Else a cell goes on once, as its best class.
+        choice: the contract's, if the file is NMS-free. Else a cell goes on once, as its best class, or:
+        multi_label: as each class with a score over the threshold, as Ultralytics has it in validation.
 
     Returns:
         Rows of `scores`, their scores and their classes; of NMS-free files the best first.
     """
+    if choice is None and multi_label:
+        rows, classes = np.nonzero(scores > np.float32(conf))
+        return rows, scores[rows, classes], classes
     if choice is None:
         classes = scores.argmax(1)
         return np.arange(len(scores)), scores[np.arange(len(scores)), classes], classes
