@@ -60,8 +60,12 @@ def share_scales(graph: Graph, ranges: Ranges, in_float: Container[int] = ()) ->
 
 
 def _joins_scores(graph: Graph, sources: set[int]) -> bool:
-    """True if one of these tensors has the range that kernels give to a sigmoid."""
-    return any(source in graph.producer and graph.producer[source].kind in FIXED_RANGE for source in sources)
+    """True if one of these tensors has the range that kernels give to a sigmoid, or joins those that have it."""
+    producers = [graph.producer[source] for source in sources if source in graph.producer]
+    return any(
+        op.kind in FIXED_RANGE or (op.kind in JOIN and _joins_scores(graph, {_source(graph, t) for t in op.inputs}))
+        for op in producers
+    )
 
 
 def _source(graph: Graph, tensor: int) -> int:

@@ -59,7 +59,8 @@ def decode(head: nn.Module, size: tuple[int, int], turn: bool, final: bool, sepa
             boxes = in_torch.rotated_boxes(distances, added.transpose(1, 2), by_cell, polynomial=integer)
         else:
             boxes = in_torch.boxes(distances, by_cell, corners)
-        detections = torch.cat((boxes, torch.cat([values.sigmoid() for values in scores], 1)), 2).transpose(1, 2)
+        parts = (boxes, torch.cat([values.sigmoid() for values in scores], 1))
+        detections = torch.cat([part.transpose(1, 2) for part in parts], 1)  # behind it, joining them would copy both
         if keypoint is not None:
             added = in_torch.keypoints(added, tuple(self.kpt_shape), grid, *keypoint)
         if added is not None and not separate:
