@@ -214,6 +214,8 @@ def test_each_operation_of_the_file_computes_what_was_trained(checkpoint, monkey
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], (pixels - 128).astype(np.int8))
     interpreter.invoke()
     details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
+    for tensor, output in zip(graph.outputs, interpreter.get_output_details(), strict=True):
+        details[graph.name(tensor)] = output  # the file calls it by what it holds
     results = {}
     for tensor, number in sorted(tensors.items(), reverse=True):  # what only moves a result comes behind it
         detail = details[graph.name(tensor)]

@@ -52,13 +52,13 @@ def decode(head: nn.Module, size: tuple[int, int], turn: bool, final: bool, sepa
             [heads.cells_first(level[name], m) for level, m in zip(levels, maps, strict=True)]
             for name in ("boxes", "scores")
         )
-        # level by level: a sixteenth of the boxes is left to concatenate, and the scores of each level have their scale
-        distances = torch.cat([in_torch.distances_by_cell(values, self.reg_max) for values in boxes], 1)
+        distances = in_torch.distances_by_cell(torch.cat(boxes, 1), self.reg_max)
         added = None if extra is None else torch.cat([level[extra] for level in levels], 2)
         if rotated:
             boxes = in_torch.rotated_boxes(distances, added.transpose(1, 2), by_cell, polynomial=integer)
         else:
             boxes = in_torch.boxes(distances, by_cell, corners)
+        # each level's scores have a scale of their own up to the sigmoid
         parts = (boxes, torch.cat([values.sigmoid() for values in scores], 1))
         detections = torch.cat([part.transpose(1, 2) for part in parts], 1)  # behind it, joining them would copy both
         if keypoint is not None:
