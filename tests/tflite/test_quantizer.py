@@ -31,10 +31,11 @@ def joins_scores(reaches=0.6, scores_too=False):
     """A graph that joins boxes, up to about `reaches`, with a sigmoid, which is an output of its own if asked for."""
     random = np.random.default_rng(0)
     network = Network(1, 16, 16, 3)
-    boxes = network.conv(network.input, random.normal(0, 0.01, (4, 3, 3, 3)), np.full(4, reaches - 0.1))
-    logits = network.conv(network.input, random.normal(0, 0.4, (4, 3, 3, 3)))
+    pooled = network.max_pool(network.input)  # has one scale at both ends, too
+    boxes = network.conv(pooled, random.normal(0, 0.01, (4, 3, 3, 3)), np.full(4, reaches - 0.1))
+    logits = network.conv(pooled, random.normal(0, 0.4, (4, 3, 3, 3)))
     scores = network.add("LOGISTIC", (logits,), network.shape(logits))
-    whole = network.add("CONCATENATION", (boxes, scores), (1, 16, 16, 8), axis=3)
+    whole = network.add("CONCATENATION", (boxes, scores), (1, 8, 8, 8), axis=3)
     return Graph(network.content(whole, *([scores] if scores_too else [])))
 
 
