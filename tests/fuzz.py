@@ -59,6 +59,7 @@ PLAUSIBLE: dict[str, tuple[Any, ...]] = {
     "layout": ("NHWC", "NCHW"),
     "boxes": ("normalised", "pixels"),
     "order": ("cells, channels", "channels, cells"),
+    "arrangement": ("levels", "merged", "grid"),
     "strides": ([8, 16, 32], [8, 8, 8], [32], [1], [1 << 20]),
     "stride": (8, 32, 1 << 20),
     "reg_max": (1, 16, 1024),

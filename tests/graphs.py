@@ -14,6 +14,7 @@ from yolo_edgequant.tflite.graph import Graph
 STRIDES = (8, 16, 32)
 NAMES = ("circle", "square", "triangle", "star")
 RAW_OUTPUTS = tuple(Output(name, stride) for name in ("boxes", "scores") for stride in STRIDES)
+MERGED_OUTPUTS = (Output("boxes"), Output("scores"))
 
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
@@ -125,10 +126,10 @@ def _sign(model):
     model.signatureDefs = [signature]
 
 
-def raw_detector(content):
+def raw_detector(content, arrangement="levels"):
     """The raw graph of the committed detector: cut behind its last convolutions, whose maps become rows of cells.
 
-    Its outputs are those of :data:`RAW_OUTPUTS`.
+    Its outputs are those of :data:`RAW_OUTPUTS`, or of :data:`MERGED_OUTPUTS`. With ``grid`` the maps stay as they are.
     """
     graph = Graph(content)
     inside = {op.index for op in graph.decoding()}
@@ -142,8 +143,8 @@ def raw_detector(content):
     main = model.subgraphs[0]
     reshape = next(main.operators[op.index].opcodeIndex for op in graph.operations if op.kind == "RESHAPE")
     main.operators = [op for index, op in enumerate(main.operators) if index not in inside]
-    main.outputs = []
-    for tensor in ends:
+    main.outputs = ends if arrangement == "grid" else []
+    for tensor in ends if arrangement != "grid" else ():
         _, rows, columns, channels = graph.shape(tensor)
         wanted = np.array([1, rows * columns, channels], np.int32)
         buffer = schema.BufferT()
@@ -161,11 +162,30 @@ def raw_detector(content):
         operator.inputs, operator.outputs = [tensor, len(main.tensors) - 2], [len(main.tensors) - 1]
         main.operators.append(operator)
         main.outputs.append(len(main.tensors) - 1)
+    if arrangement == "merged":
+        join = next(
+            op
+            for op in main.operators
+            if packing.KINDS[model.operatorCodes[op.opcodeIndex].builtinCode] == "CONCATENATION"
+        )
+        parts, main.outputs = main.outputs, []
+        for levels in (parts[:3], parts[3:]):
+            whole = copy.deepcopy(main.tensors[levels[0]])
+            whole.name, whole.shape = (
+                whole.name + b"_merged",
+                [1, sum(main.tensors[t].shape[1] for t in levels), whole.shape[2]],
+            )
+            main.tensors.append(whole)
+            operator = copy.deepcopy(join)
+            operator.builtinOptions.axis = 1
+            operator.inputs, operator.outputs = levels, [len(main.tensors) - 1]
+            main.operators.append(operator)
+            main.outputs.append(len(main.tensors) - 1)
     _sign(model)
     return packing.pack(model)
 
 
-def contract(head="int8", **more):
+def contract(head="int8", arrangement="levels", cells_first=True, **more):
     """What a file of the committed detector, or of its raw graph, says of itself."""
     facts = {
         "task": "detect",
@@ -184,7 +204,9 @@ def contract(head="int8", **more):
         "normalised": True,
     }
     if head == "raw":
-        facts |= {"outputs": RAW_OUTPUTS, "normalised": False, "strides": STRIDES, "raw": Raw(True, 16)}
+        outputs = MERGED_OUTPUTS if arrangement == "merged" else RAW_OUTPUTS
+        raw = Raw(cells_first, 16, arrangement=arrangement)
+        facts |= {"outputs": outputs, "normalised": False, "strides": STRIDES, "raw": raw}
     return Contract(**facts | more)
 
 

@@ -64,6 +64,15 @@ KINDS = {
     "raw segments": replace(
         RAW, task="segment", outputs=(*levels("boxes", "scores", "mask_coefficient"), Output("prototypes"))
     ),
+    "raw, merged": replace(RAW, outputs=(Output("scores"), Output("boxes")), raw=Raw(True, 16, arrangement="merged")),
+    "raw segments, merged": replace(
+        RAW,
+        task="segment",
+        outputs=tuple(Output(name) for name in ("boxes", "scores", "mask_coefficient", "prototypes")),
+        raw=Raw(False, 1, arrangement="merged"),
+    ),
+    "raw maps": replace(RAW, raw=Raw(True, 16, arrangement="grid")),
+    "raw pose, maps": replace(POSE, raw=Raw(False, 1, (2.0, -0.5), "grid")),
     "raw, rotated": replace(RAW, task="obb", outputs=levels("angle", "boxes", "scores")),
     "top_k": replace(PLAIN, head="int8", end2end=True, top_k=TopK(300, False)),
     "raw top_k": replace(RAW, end2end=True, top_k=TopK(20, True)),
@@ -114,6 +123,26 @@ def test_the_kinds_have_everything_that_a_contract_can_have():
     defaults = {field.name: getattr(PLAIN, field.name) for field in fields(Contract)}
     unused = [n for n, v in defaults.items() if all(getattr(contract, n) == v for contract in KINDS.values())]
     assert unused == ["names", "stride", "granularity", "corrections", "checksum", "version"]
+
+
+def test_raw_files_of_before_there_was_a_choice_have_levels():
+    old = metadata(RAW)
+    assert old["edgequant"]["raw"].pop("arrangement") == "levels"
+    assert Contract.of(old) == replace(RAW, checksum=1)
+
+
+@pytest.mark.parametrize("kind", ["raw, merged", "raw segments, merged"])
+def test_merged_outputs_are_of_no_level(kind):
+    raw = metadata(KINDS[kind])["edgequant"]["raw"]
+    assert not any("stride" in output for output in raw["outputs"])
+    assert raw["strides"] == list(STRIDES), "of the cells that are in them, in order"
+    assert [output.title for output in KINDS[kind].outputs] == [output["name"] for output in raw["outputs"]]
+
+
+def test_outputs_of_levels_are_called_by_their_strides():
+    assert [output.title for output in KINDS["raw maps"].outputs] == [
+        *("boxes_8", "boxes_16", "boxes_32", "scores_8", "scores_16", "scores_32")
+    ]
 
 
 READ_BY_ULTRALYTICS = {
@@ -181,7 +210,7 @@ def listed(name):
 
 
 def test_the_page_names_the_values():
-    from yolo_edgequant.options import IO, Corrections, Granularity, Head, RangeEstimator
+    from yolo_edgequant.options import IO, Corrections, Granularity, Head, Outputs, RangeEstimator
 
     assert listed("head") == set(Head)
     assert listed("io") == set(IO)
@@ -192,6 +221,7 @@ def test_the_page_names_the_values():
     assert listed("schema") == {str(contracts.SCHEMA)}
     for key, values in {"layout": {"NHWC", "NCHW"}, "boxes": {"normalised", "pixels"}, "turned": {"false"}}.items():
         assert listed(key) == values
+    assert listed("raw.arrangement") == {*contracts._ARRANGEMENTS} == {Outputs.LEVELS, Outputs.MERGED, Outputs.GRID}
     orders = {metadata(contract)["edgequant"]["raw"]["order"] for contract in (RAW, POSE)}
     assert listed("raw.order") == orders
 
@@ -293,6 +323,20 @@ def changed(contract, path, value):
         (RAW, "edgequant.raw.strides", [8, 16], "not one for each of the strides"),
         (RAW, "edgequant.raw.reg_max", 0, "from 1 to 1024"),
         (RAW, "edgequant.raw.outputs.0.name", 10**400, r"is 10{56}\.\.\., not one of"),
+        (RAW, "edgequant.raw.arrangement", "tiles", r"raw\.arrangement' is 'tiles', not one of levels, merged, grid"),
+        (RAW, "edgequant.raw.arrangement", None, r"raw\.arrangement' is None, not one of"),
+        (RAW, "edgequant.raw.arrangement", "merged", "output 'boxes_8' has a stride where it needs none"),
+        (KINDS["raw, merged"], "edgequant.raw.arrangement", "levels", "output 'scores' .* or lacks it"),
+        (KINDS["raw, merged"], "edgequant.raw.arrangement", "grid", "output 'scores' .* or lacks it"),
+        (KINDS["raw, merged"], "edgequant.raw.arrangement", ..., "output 'scores' .* or lacks it"),
+        (
+            KINDS["raw, merged"],
+            "edgequant.raw.outputs.0.stride",
+            8,
+            "output 'scores_8' has a stride where it needs none",
+        ),
+        (KINDS["raw maps"], "edgequant.raw.strides", [8, 16], "not one for each of the strides"),
+        (KINDS["raw, merged"], "edgequant.raw.outputs.1.name", "kpts", "boxes"),
         (RAW, "task", "obb", "a raw file of a obb model has no output 'angle'"),
         (POSE, "edgequant.raw.keypoint", [float("nan"), 1], "not a gain and an offset"),
         (POSE, "edgequant.raw.keypoint", ..., r"raw\.keypoint' is missing"),

@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 
 from yolo_edgequant.decoding import in_torch
+from yolo_edgequant.int8 import LARGEST_WEIGHT, round_weights
 
 SIZES = [(64, 64), (96, 160), (160, 32)]
 STRIDES = [8, 16, 32]
@@ -65,6 +67,70 @@ def test_boxes_that_a_reader_turns_are_the_rotated_ones(size):
     angle = torch.rand(2, 1, grid.anchors.shape[2], generator=random) * 3
     turned = in_torch.turned(in_torch.boxes(distances, grid), angle, grid)
     torch.testing.assert_close(turned, in_torch.rotated_boxes(distances, angle, grid), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_grid_by_cell_has_the_cells_first(size):
+    grid = in_torch.Grid.of(size, STRIDES)
+    by_cell = grid.by_cell()
+    for name in ("anchors", "strides", "sides", "half_sides", "longer"):
+        values = getattr(by_cell, name)
+        assert torch.equal(values, getattr(grid, name).transpose(1, 2)), name
+        assert values.is_contiguous(), "a constant of a file"
+    assert (grid.axis, by_cell.axis, by_cell.size) == (1, 2, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_boxes_by_cell_are_the_same(size):
+    grid = in_torch.Grid.of(size, STRIDES)
+    random = torch.Generator().manual_seed(0)
+    distances = torch.rand(2, 4, grid.anchors.shape[2], generator=random) * 5
+    angle = torch.rand(2, 1, grid.anchors.shape[2], generator=random) * 3
+    turned = distances.transpose(1, 2), angle.transpose(1, 2)
+    for corners in (False, True):
+        boxes = in_torch.boxes(turned[0], grid.by_cell(), corners)
+        assert torch.equal(boxes.transpose(1, 2), in_torch.boxes(distances, grid, corners))
+    for polynomial in (False, True):
+        boxes = in_torch.rotated_boxes(*turned, grid.by_cell(), polynomial)
+        torch.testing.assert_close(
+            boxes.transpose(1, 2), in_torch.rotated_boxes(distances, angle, grid, polynomial), atol=1e-6, rtol=0
+        )
+
+
+def test_cosine_and_sine_of_a_heads_angles_err_by_less_than_a_thousandth():
+    angle = torch.linspace(-torch.pi / 4, 3 * torch.pi / 4, 10_001, dtype=torch.float64)
+    cosine, sine = in_torch.cosine_and_sine(angle)
+    assert (cosine - angle.cos()).abs().max() < 0.001
+    assert (sine - angle.sin()).abs().max() < 0.001
+
+
+@pytest.mark.parametrize("reg_max", [16, 8, 1])
+def test_distances_by_cell_are_the_same(reg_max):
+    raw = torch.randn(2, 4 * reg_max, 21, generator=torch.Generator().manual_seed(0)) * 3
+    by_cell = in_torch.distances_by_cell(raw.transpose(1, 2).contiguous(), reg_max)
+    assert by_cell.shape == (2, 21, 4)
+    torch.testing.assert_close(by_cell.transpose(1, 2), in_torch.distances(raw, reg_max), atol=1e-5, rtol=0)
+
+
+def test_bins_of_distances_by_cell_are_exact_in_eight_bits(monkeypatch):
+    """As weights, that is: 127 steps of an eighth. Those of k alone would be rounded."""
+    weights = []
+    conv2d = torch.nn.functional.conv2d
+
+    def spy(values, kernel, bias):
+        weights.append((kernel.double().numpy(), float(bias)))
+        return conv2d(values, kernel, bias)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", spy)
+    in_torch.distances_by_cell(torch.zeros(1, 3, 64), 16)
+    ((bins, offset),) = weights
+    assert bins.shape == (1, 16, 1, 1)
+    assert bins.ravel().tolist() == [k + 0.875 for k in range(16)]
+    assert offset == -0.875
+    np.testing.assert_array_equal(np.round(LARGEST_WEIGHT * bins / bins.max()) / 8, bins)
+    np.testing.assert_allclose(round_weights(bins, (1, 2, 3)), bins, rtol=1e-15)
+    plain = np.arange(16.0).reshape(1, 16, 1, 1)
+    assert np.abs(round_weights(plain, (1, 2, 3)) - plain).max() > 0.05
 
 
 def test_distances_are_the_expectation_of_the_bins():

@@ -149,6 +149,33 @@ def test_raw_outputs_are_decoded():
     assert torch.equal(same, detections)
 
 
+@pytest.mark.parametrize("cells_first", [True, False])
+@pytest.mark.parametrize("arrangement", ["merged", "grid"])
+@pytest.mark.parametrize("extra", [{}, {"kpts": 4, "visibility": 2}, {"mask_coefficient": 5}, {"angle": 1}], ids=str)
+def test_merged_raw_outputs_and_maps_are_decoded_as_levels_are(extra, arrangement, cells_first):
+    """Maps come as (B, C, rows, columns), whatever they are in the file."""
+    grids, random = {16: (4, 6), 32: (2, 3)}, torch.Generator().manual_seed(0)
+    outputs, levels, others = [], [], []
+    for name, channels in {"boxes": 64, "scores": 4, **extra}.items():
+        maps = [torch.randn(1, channels, *grid, generator=random) for grid in grids.values()]
+        rows = [values.flatten(2).transpose(1, 2) if cells_first else values.flatten(2) for values in maps]
+        outputs += [Output(name, stride) for stride in grids]
+        levels += rows
+        others += maps if arrangement == "grid" else [torch.cat(rows, 1 if cells_first else 2)]
+    pose = {"task": "pose", "kpt_shape": (2, 3)} if "kpts" in extra else {}
+
+    def finished(arrangement, outputs, values):
+        raw = Raw(cells_first, 16, (2.0, -0.5) if pose else None, arrangement)
+        facts = RAW | pose | {"strides": tuple(grids), "outputs": tuple(outputs), "raw": raw}
+        (detections,) = backends.finish(contract(**facts), values, SIZE)
+        return detections
+
+    merged = [Output(name) for name in ("boxes", "scores", *extra)]
+    expected = finished("levels", outputs, levels)
+    assert expected.shape[2] == 30
+    assert torch.equal(finished(arrangement, merged if arrangement == "merged" else outputs, others), expected)
+
+
 def test_outputs_are_joined_by_their_names():
     """Whatever their order in the file; prototypes come last."""
     parts = {

@@ -18,7 +18,7 @@ from yolo_edgequant.options import ExportOptions
 from yolo_edgequant.patches import litert
 from yolo_edgequant.targets.formats import PROFILES, resolve
 from yolo_edgequant.tflite.graph import Graph
-from yolo_edgequant.tflite.packing import check_inside
+from yolo_edgequant.tflite.packing import check_inside, unpack
 
 OBB = Path(__file__).parents[1] / "weights/shapes-obb.pt"
 
@@ -132,6 +132,46 @@ def test_tflite_is_nhwc_int8_from_end_to_end_with_builtin_operators_only(exporte
     assert {op.kind for op in graph.operations} == INTEGER_OPERATORS - left_out
     floats = [op.kind for op in graph.operations if any(graph.dtype(t) == "FLOAT32" for t in op.outputs)]
     assert floats == []
+
+
+#: Format, options, and what the outputs of a file are called.
+LEVELS = [f"{name}_{stride}" for name in ("boxes", "scores") for stride in (8, 16, 32)]
+ARRANGEMENTS = [
+    ("tflite", {"head": "raw", "outputs": "merged"}, ["boxes", "scores"]),
+    ("tflite", {"head": "raw", "outputs": "grid"}, LEVELS),
+    ("tflite", {"head": "raw"}, LEVELS),
+    ("tflite", {}, ["detections"]),
+]
+
+
+@pytest.mark.export
+@pytest.mark.parametrize(("format", "options", "names"), ARRANGEMENTS, ids=str)
+def test_outputs_in_any_arrangement_are_named_and_read_alike(
+    exported, same_detections, shapes_data, format, options, names
+):
+    file = exported(format, **options)
+    content = file.read_bytes()
+    graph = Graph(content)
+    assert [graph.name(tensor) for tensor in graph.outputs] == names
+    (signature,) = unpack(content).signatureDefs
+    named = {entry.tensorIndex: entry.name.decode() for entry in signature.outputs}
+    assert [named[tensor] for tensor in graph.outputs] == names == [output.title for output in read(file).outputs]
+    if options.get("outputs") == "grid":
+        shapes = [graph.shape(tensor) for tensor in graph.outputs]
+        assert shapes == [(1, side, side, channels) for channels in (64, 4) for side in (20, 10, 5)]
+    assert same_detections(file, "detect", sorted((shapes_data.parent / "images/val").glob("*.png"))[:3]) > 3
+
+
+@pytest.mark.export
+def test_rotated_boxes_in_one_output_of_integers_are_read_alike(export, tmp_path, same_detections):
+    data = data_set(tmp_path / "data", 16, 4, 160, seed=5, task="obb")
+    file = export(shutil.copy(OBB, tmp_path), data, format="tflite", outputs="single", verify=False)
+    graph = Graph(file.read_bytes())
+    assert [graph.name(tensor) for tensor in graph.outputs] == ["detections"]
+    assert graph.shape(graph.outputs[0])[2] == 525
+    assert not read(file).unturned
+    assert {graph.dtype(tensor) for op in graph.operations for tensor in op.outputs} == {"INT8"}
+    assert same_detections(file, "obb", sorted((tmp_path / "data/images/val").glob("*.png"))[:3]) > 0
 
 
 @pytest.mark.export

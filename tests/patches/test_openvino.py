@@ -36,6 +36,23 @@ def test_exported_models_detect_and_say_what_they_hold(exported, score, shapes_d
     assert contract.verified.images == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"head": "raw"}, [f"{name}_{stride}" for name in ("boxes", "scores") for stride in (8, 16, 32)]),
+        ({}, ["detections"]),
+    ],
+    ids=["raw", "float"],
+)
+def test_outputs_have_the_names_of_the_contract(exported, options, names):
+    import openvino as ov
+
+    folder = exported("openvino", **options)
+    model = ov.Core().read_model(next(folder.glob("*.xml")))
+    assert [port.get_any_name() for port in model.outputs] == names
+    assert [output.title for output in read(folder).outputs] == names
+
+
 def test_box_decoding_stays_in_fp32_on_every_cpu(exported):
     """With bfloat16, OpenVINO leaves in FP32 what lies behind the last convolution."""
     import openvino as ov

@@ -354,3 +354,79 @@ def test_a_cell_goes_on_as_its_best_class_or_as_all_it_may_be():
     every = [(0, 0.9, 1), (1, 0.8, 0), (1, 0.7, 1), (2, 0.3, 0), (3, 0.6, 0), (3, 0.6, 1)]
     assert chosen(False, None, True) == every, "as in Ultralytics' validation"
     assert chosen(False, TopK(3, True), True) == chosen(False, TopK(3, True)), "an NMS-free file has its own choice"
+
+
+#: What a task's raw outputs are called, and their channels.
+BRANCHES = {
+    "detect": {"boxes": 64, "scores": 4},
+    "segment": {"boxes": 64, "scores": 4, "mask_coefficient": 5},
+    "pose": {"boxes": 64, "scores": 4, "kpts": 10, "visibility": 5},
+    "obb": {"boxes": 64, "scores": 4, "angle": 1},
+}
+GRIDS = [(64 // stride, 96 // stride) for stride in graphs.STRIDES]
+
+
+def raw_file(task, arrangement, cells_first, stored):
+    """A contract, its tensors and the same drawn numbers in an arrangement, as a file stores them."""
+    random = np.random.default_rng(0)
+    outputs, tensors, values = [], [], []
+    for name, channels in BRANCHES[task].items():
+        numbers = random.normal(-2 if name == "scores" else 0, 2, (1, CELLS, channels)).astype(np.float32)
+        levels = np.split(numbers, np.cumsum([rows * columns for rows, columns in GRIDS])[:-1], 1)
+        if arrangement == "grid":
+            levels = [level.reshape(1, *grid, channels) for level, grid in zip(levels, GRIDS, strict=True)]
+        elif arrangement == "merged":
+            levels = [numbers]
+        for level, stride in zip(levels, [None] if arrangement == "merged" else graphs.STRIDES, strict=True):
+            level = level if cells_first else np.ascontiguousarray(np.moveaxis(level, -1, 1))
+            tensor = Tensor(level.shape, np.dtype(stored), *((0.05, 3) if stored is np.int8 else ()))
+            outputs.append(Output(name, stride))
+            tensors.append(tensor)
+            values.append(tensor.stored(level) if stored is np.int8 else level)
+    if task == "segment":
+        outputs.append(Output("prototypes"))
+        tensors.append(floats(1, 16, 24, 5))
+        values.append(np.ones((1, 16, 24, 5), np.float32))
+    facts = {"task": task, "kpt_shape": (5, 3) if task == "pose" else None, "outputs": tuple(outputs)}
+    raw = Raw(cells_first, 16, (2.0, -0.5) if task == "pose" else None, arrangement)
+    return graphs.contract("raw", **facts | {"raw": raw}), tensors, values
+
+
+@pytest.mark.parametrize("stored", [np.float32, np.int8])
+@pytest.mark.parametrize("cells_first", [True, False])
+@pytest.mark.parametrize("task", BRANCHES)
+@pytest.mark.parametrize("arrangement", ["merged", "grid"])
+def test_merged_outputs_and_maps_give_what_levels_give(arrangement, task, cells_first, stored):
+    def found(arrangement):
+        contract, tensors, values = raw_file(task, arrangement, cells_first, stored)
+        return reader(contract, tensors, SIZE).detections(values, 0.25, 0.5, 300, False)
+
+    levels, other = found("levels"), found(arrangement)
+    assert len(levels) >= 10
+    assert other.classes.tolist() == levels.classes.tolist()
+    for name in ("boxes", "scores", "extra"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(levels, name))
+
+
+@pytest.mark.parametrize("cells_first", [True, False])
+@pytest.mark.parametrize("arrangement", ["levels", "merged", "grid"])
+def test_raw_outputs_in_another_arrangement_are_refused(arrangement, cells_first):
+    contract, tensors, _ = raw_file("detect", arrangement, cells_first, np.float32)
+    reader(contract, tensors, SIZE)
+    first = r"'boxes' has" if arrangement == "merged" else r"'boxes_8' has"
+    for other in {"levels", "merged", "grid"} - {arrangement}:
+        _, wrong, _ = raw_file("detect", other, cells_first, np.float32)
+        if "merged" in (arrangement, other):
+            with pytest.raises(ContractError, match="outputs and its metadata"):
+                reader(contract, wrong, SIZE)
+            continue
+        with pytest.raises(ContractError, match=first):
+            reader(contract, wrong, SIZE)
+    _, swapped, _ = raw_file("detect", arrangement, not cells_first, np.float32)
+    with pytest.raises(ContractError, match=first):
+        reader(contract, swapped, SIZE)
+    shape = tensors[0].shape
+    for axis in range(1, len(shape)):
+        wrong = floats(*(n + (k == axis) for k, n in enumerate(shape)))
+        with pytest.raises(ContractError, match=first):
+            reader(contract, [wrong, *tensors[1:]], SIZE)

@@ -22,6 +22,27 @@ def test_every_convolution_but_the_expectation_is_a_layer(graph):
     assert sum(graph.is_layer(op) for op in convolutions) == len(convolutions) - 1
 
 
+@pytest.mark.parametrize(
+    ("bins", "is_layer"),
+    [
+        (np.arange(16), False),
+        (np.arange(16) + 0.875, False),
+        (np.arange(8) - 1.5, False),
+        (np.arange(16) * 2, True),
+        (np.arange(16)[::-1], True),
+        ([1.0], True),
+    ],
+    ids=["from 0", "from 0.875", "from -1.5", "by 2", "falling", "one"],
+)
+def test_weights_that_rise_by_1_are_bins_wherever_they_begin(bins, is_layer):
+    """Those of heads that decode with the cells first begin at 0.875, so that 8 bits hold them."""
+    bins = np.asarray(bins, float)
+    network = Network(1, 8, 4, len(bins))
+    graph = Graph(network.content(network.conv(network.input, bins.reshape(1, 1, 1, -1), np.array([-bins[0]]))))
+    assert graph.is_layer(graph.operations[0]) is is_layer
+    assert bool(graph.layers()) is is_layer
+
+
 def test_silu_is_found_by_its_two_readers(graph):
     before_silu = [t for t in graph.activations() if graph.silu(t) is not None]
     assert len(before_silu) == 57, "one for each activated convolution"

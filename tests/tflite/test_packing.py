@@ -148,3 +148,34 @@ def test_what_the_float_model_needs_is_kept():
 
 def test_the_detectors_file_needs_what_its_float_graph_needs(detector):
     assert runtime(packing.constants_inside(detector)) == "2.3.0", "of RESIZE_NEAREST_NEIGHBOR, as the converter has it"
+
+
+def test_outputs_have_other_names_and_the_same_values(pictures):
+    random = np.random.default_rng(0)
+    network = Network(1, 16, 16, 3)
+    first = network.conv(network.input, random.normal(0, 1, (4, 3, 3, 3)))
+    second = network.conv(first, random.normal(0, 1, (2, 3, 3, 4)))
+    content = network.content(second, first)
+    named = packing.with_output_names(content, ["boxes_8", "scores_8"])
+    packing.check_inside(named)
+    before, after = Graph(content), Graph(named)
+    assert [after.name(tensor) for tensor in after.outputs] == ["boxes_8", "scores_8"]
+    assert (after.outputs, after.operations) == (before.outputs, before.operations)
+    others = set(range(len(packing.unpack(content).subgraphs[0].tensors))) - set(after.outputs)
+    assert all(after.name(tensor) == before.name(tensor) for tensor in others)
+    (signature,) = packing.unpack(named).signatureDefs
+    names = {entry.name: entry.tensorIndex for entry in signature.outputs}
+    assert names == {b"boxes_8": second, b"scores_8": first}
+    assert [entry.name for entry in signature.inputs] == [b"args_0"]
+    for one, other in zip(*(interpreter.run(c, pictures).outputs for c in (content, named)), strict=True):
+        for values, same in zip(one, other, strict=True):
+            np.testing.assert_array_equal(values, same)
+
+
+@pytest.mark.parametrize("names", [["boxes_8"], ["boxes_8", "scores_8", "angle_8"]])
+def test_each_output_has_a_name(names):
+    network = Network(1, 4, 4, 3)
+    first = network.conv(network.input, np.ones((4, 3, 3, 3)))
+    content = network.content(first, network.conv(first, np.ones((4, 3, 3, 4))))
+    with pytest.raises(ValueError, match="zip"):
+        packing.with_output_names(content, names)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.graphs import Network
 from yolo_edgequant.options import IO, Granularity, Head
 from yolo_edgequant.tflite import interpreter, packing, quantizer
 from yolo_edgequant.tflite.calibrated import calibrate
@@ -24,6 +25,63 @@ def test_unsigned_ends_are_a_requantization_of_the_same_scale(quantized, picture
     assert len(graph.operations) == len(Graph(quantized).operations) + 2
     (signature,) = packing.unpack(content).signatureDefs
     assert [entry.tensorIndex for entry in (*signature.inputs, *signature.outputs)] == [*graph.inputs, *graph.outputs]
+
+
+def joins_scores(reaches=0.6, scores_too=False):
+    """A graph that joins boxes, up to about `reaches`, with a sigmoid, which is an output of its own if asked for."""
+    random = np.random.default_rng(0)
+    network = Network(1, 16, 16, 3)
+    pooled = network.max_pool(network.input)  # has one scale at both ends, too
+    boxes = network.conv(pooled, random.normal(0, 0.01, (4, 3, 3, 3)), np.full(4, reaches - 0.1))
+    logits = network.conv(pooled, random.normal(0, 0.4, (4, 3, 3, 3)))
+    scores = network.add("LOGISTIC", (logits,), network.shape(logits))
+    whole = network.add("CONCATENATION", (boxes, scores), (1, 8, 8, 8), axis=3)
+    return Graph(network.content(whole, *([scores] if scores_too else [])))
+
+
+def with_and_without_idle(graph, pictures):
+    """What ai-edge-quantizer writes, its constants moved inside, and what we make of it."""
+    calibrated = calibrate(graph, pictures)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantizer, "_drop_idle", lambda model: None)
+        whole = calibrated.quantize(Head.INT8, Granularity.CHANNEL, IO.INT8)
+    return whole, calibrated.quantize(Head.INT8, Granularity.CHANNEL, IO.INT8)
+
+
+def requantizations(content):
+    graph = Graph(content)
+    return [op for op in graph.operations if op.kind == "QUANTIZE"]
+
+
+def test_no_requantization_to_the_scale_that_is_there_already(pictures):
+    whole, content = with_and_without_idle(joins_scores(), pictures)
+    assert len(requantizations(whole)) == 1, "ai-edge-quantizer puts one behind a sigmoid"
+    assert requantizations(content) == []
+    kinds, before = ([op.kind for op in Graph(c).operations] for c in (content, whole))
+    assert kinds == [kind for kind in before if kind != "QUANTIZE"]
+    for one, other in zip(*(interpreter.run(c, pictures).outputs for c in (whole, content)), strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
+    assert len({value for (values,) in interpreter.run(content, pictures).outputs for value in values.ravel()}) > 100
+
+
+def test_a_requantization_to_another_scale_stays(pictures):
+    whole, content = with_and_without_idle(joins_scores(reaches=3), pictures)
+    assert len(requantizations(content)) == len(requantizations(whole)) == 1
+    assert whole == content
+
+
+def test_a_requantization_that_gives_an_output_of_the_graph_stays(pictures):
+    """Its tensor has the output's name and place."""
+    whole, content = with_and_without_idle(joins_scores(scores_too=True), pictures)
+    (op,) = requantizations(content)
+    assert op.outputs[0] in Graph(content).outputs
+    assert whole == content
+
+
+def test_float_ends_are_converted_even_so(small, pictures):
+    content = calibrate(small, pictures).quantize(Head.INT8, Granularity.CHANNEL, IO.FLOAT)
+    kinds = [op.kind for op in Graph(content).operations]
+    assert (kinds[0], kinds[-1]) == ("QUANTIZE", "DEQUANTIZE")
 
 
 @pytest.mark.parametrize(

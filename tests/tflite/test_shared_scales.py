@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.graphs import Network
+from yolo_edgequant.int8 import SIGMOID_RANGE
 from yolo_edgequant.options import IO, Granularity, Head, RangeEstimator
 from yolo_edgequant.tflite import calibrated, ranges
 from yolo_edgequant.tflite.calibration import collect
@@ -107,3 +108,41 @@ def test_inputs_of_concatenations_in_float_keep_their_ranges(graph, own):
     assert len(ends) == 6
     assert all(shared[t] == own[t] for t in ends)
     assert any(share_scales(graph, own)[t] != own[t] for t in ends)
+
+
+def joined(ranges, kind="LOGISTIC"):
+    """Boxes of a range joined with scores behind a reshape; what the boxes, the scores and the whole share."""
+    network = Network(1, 8, 8, 3)
+    boxes, logits = (network.conv(network.input, np.ones((4, 3, 3, 3))) for _ in range(2))
+    scores = network.add(kind, (logits,), (1, 8, 8, 4))
+    rows = [
+        network.add("RESHAPE", (tensor, network.constant([1, 64, 4], np.int32)), (1, 64, 4))
+        for tensor in (boxes, scores)
+    ]
+    whole = network.add("CONCATENATION", rows, (1, 64, 8), axis=2)
+    graph = Graph(network.content(whole))
+    both = min(ranges[0], 0.0), max(ranges[1], SIGMOID_RANGE[1])
+    own = {boxes: ranges, rows[0]: ranges, logits: (-9.0, 3.0), whole: both}
+    shared = share_scales(graph, own | {scores: SIGMOID_RANGE, rows[1]: SIGMOID_RANGE})
+    assert shared[logits] == own[logits]
+    assert (shared[rows[0]], shared[rows[1]]) == (shared[boxes], shared[scores])
+    return shared[boxes], shared[scores], shared[whole], both
+
+
+@pytest.mark.parametrize("ranges", [(0.0, 1.0), (-0.05, 1.05), (-0.04, 0.9), (0.1, 0.5), (0.2, 1.03)])
+def test_boxes_joined_with_scores_take_the_steps_of_the_sigmoid(ranges):
+    """A box is cut off at the image's side; no score is rounded again."""
+    boxes, scores, whole, _ = joined(ranges)
+    assert boxes == scores == whole == SIGMOID_RANGE == (0.0, 255 / 256)
+
+
+@pytest.mark.parametrize("ranges", [(-0.06, 1.0), (0.0, 1.06), (-0.3, 1.4), (0.0, 160.0)])
+def test_boxes_far_beyond_the_image_keep_their_range(ranges):
+    boxes, _, whole, both = joined(ranges)
+    assert boxes == whole == both
+
+
+@pytest.mark.parametrize("ranges", [(0.0, 1.0), (-0.05, 1.05)])
+def test_without_a_sigmoid_no_range_is_cut(ranges):
+    boxes, _, whole, both = joined(ranges, "TANH")
+    assert boxes == whole == both

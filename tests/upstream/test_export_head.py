@@ -14,9 +14,9 @@ SMALL = WEIGHTS.parents[2] / "tests" / "weights"
 SIZE = (160, 160)
 
 
-def prepared(file, format, head, trained=None, nms_free=False):
+def prepared(file, format, head, trained=None, nms_free=False, outputs=None):
     model, facts = as_exported(YOLO(file).model, SIZE, nms_free)
-    request = resolve(PROFILES[format], ExportOptions(head=head))
+    request = resolve(PROFILES[format], ExportOptions(head=head, outputs=outputs))
     return model, prepare(model, request, SIZE, facts, trained)
 
 
@@ -63,6 +63,37 @@ def test_raw_outputs_are_one_for_each_branch_and_level():
     assert [tuple(y.shape) for y in outputs_of(model)[:3]] == [(1, n, 64) for n in (400, 100, 25)]
     assert contract.raw.cells_first
     assert not prepared(WEIGHTS, "openvino", "raw")[1].raw.cells_first
+
+
+@pytest.mark.parametrize(
+    ("format", "outputs", "shapes"),
+    [
+        ("tflite", "merged", [(1, 525, 64), (1, 525, 4)]),
+        ("openvino", "merged", [(1, 64, 525), (1, 4, 525)]),
+        ("tflite", "grid", [(1, channels, side, side) for channels in (64, 4) for side in (20, 10, 5)]),
+    ],
+)
+def test_raw_outputs_may_be_merged_or_maps(format, outputs, shapes):
+    model, contract = prepared(WEIGHTS, format, "raw", outputs=outputs)
+    assert contract.raw.arrangement == outputs
+    assert [tuple(y.shape) for y in outputs_of(model)] == shapes, "maps are NHWC in the file alone"
+    strides = [None] if outputs == "merged" else [8, 16, 32]
+    assert contract.outputs == tuple(Output(name, s) for name in ("boxes", "scores") for s in strides)
+    assert contract.strides == (8, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "channels"),
+    [("seg", ["detections", "prototypes"], 4 + 4 + 32), ("pose", ["detections"], None), ("obb", ["detections"], 9)],
+)
+def test_a_single_output_of_integers_has_all_but_prototypes_and_turned_boxes(kind, names, channels):
+    model, contract = prepared(SMALL / f"shapes-{kind}.pt", "tflite", "int8", outputs="single")
+    assert [output.name for output in contract.outputs] == names
+    assert not contract.unturned
+    outputs = outputs_of(model)
+    assert len(outputs) == len(names)
+    channels = channels or 4 + len(contract.names) + contract.kpt_shape[0] * contract.kpt_shape[1]
+    assert outputs[0].shape == (1, channels, 525)
 
 
 def test_the_reader_of_an_nms_free_file_chooses_unless_the_file_does():

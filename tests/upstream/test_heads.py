@@ -7,6 +7,7 @@ from yolo_edgequant.decoding import in_torch, raw
 from yolo_edgequant.decoding.in_torch import Grid, ToPixels, turned
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import UnsupportedModelError
+from yolo_edgequant.options import Outputs
 from yolo_edgequant.upstream.heads import (
     decode_in_unit_square,
     dfl_as_sum,
@@ -116,9 +117,18 @@ def lively(name, image, end2end=False):
     return model
 
 
-@pytest.mark.parametrize(("size", "cells_first"), [((64, 64), False), ((96, 160), True)])
+@pytest.mark.parametrize(
+    ("size", "cells_first", "arrangement"),
+    [
+        ((64, 64), False, Outputs.LEVELS),
+        ((96, 160), True, Outputs.LEVELS),
+        ((96, 160), False, Outputs.MERGED),
+        ((64, 64), True, Outputs.MERGED),
+        ((96, 160), True, Outputs.GRID),
+    ],
+)
 @pytest.mark.parametrize("name", HEADS)
-def test_decoded_raw_outputs_equal_the_head(name, size, cells_first):
+def test_decoded_raw_outputs_equal_the_head(name, size, cells_first, arrangement):
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1))
     model = lively(name, image)
     head = model.model[-1]
@@ -128,19 +138,29 @@ def test_decoded_raw_outputs_equal_the_head(name, size, cells_first):
     expected = model(image)
     scores = [(y[0] if isinstance(y, tuple) else y)[:, 4 : 4 + head.nc] for y in (before, expected)]
     torch.testing.assert_close(*scores, atol=1e-4, rtol=1e-3)
-    described, how = output_raw(head, cells_first)
+    described, how = output_raw(head, arrangement, cells_first)
+    assert (how.arrangement, how.cells_first) == (arrangement, cells_first)
     outputs = model(image)
     assert len(outputs) == len(described)
+    strides = [int(stride) for stride in head.stride]
     parts = {}
     for values, output in zip(outputs, described, strict=True):
         if output.name == "prototypes":
             torch.testing.assert_close(values, expected[1])
             continue
-        cells = (size[0] // output.stride) * (size[1] // output.stride)
-        assert values.shape[1 if cells_first else 2] == cells
-        parts.setdefault(output.name, []).append(values.transpose(1, 2) if cells_first else values)
+        merged = arrangement == Outputs.MERGED
+        assert (output.stride is None) == merged
+        grids = [(size[0] // s, size[1] // s) for s in (strides if merged else [output.stride])]
+        if arrangement == Outputs.GRID:  # NCHW in torch, whatever it is in the file
+            assert values.shape[2:] == grids[0]
+            values = values.flatten(2)
+        else:
+            assert values.shape[1 if cells_first else 2] == sum(rows * columns for rows, columns in grids)
+            values = values.transpose(1, 2) if cells_first else values
+        parts.setdefault(output.name, []).append(values)
+    assert all(len(levels) == (1 if merged else len(strides)) for levels in parts.values())
     joined = {name: torch.cat(levels, 2) for name, levels in parts.items()}
-    grid = in_torch.Grid.of(size, [int(stride) for stride in head.stride])
+    grid = in_torch.Grid.of(size, strides)
     shape = tuple(head.kpt_shape) if "kpts" in parts else None
     decoded = raw.detections(joined, grid, how, shape)
     expected = expected[0] if isinstance(expected, tuple) else expected
@@ -152,7 +172,7 @@ def test_decoded_raw_outputs_equal_the_head(name, size, cells_first):
 def test_heads_whose_scores_are_no_convolution_are_refused(name, what):
     head = YOLO(f"{name}.yaml").model.model[-1]
     with pytest.raises(UnsupportedModelError, match=what):
-        output_raw(head, True)
+        output_raw(head, Outputs.LEVELS, True)
 
 
 @pytest.mark.parametrize("agnostic", [False, True])
