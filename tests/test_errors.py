@@ -20,6 +20,7 @@ OF_OTHERS = {
     ("finetuning.py", "_diverged"),
     ("inspection/read_openvino.py", "ValueError"),  # these two are caught where the reader is called
     ("inspection/read_tflite.py", "ValueError"),
+    ("runtime/accuracy.py", "ValueError"),  # caught at once
     ("targets/devices.py", "ValueError"),  # a profile of ours that is not as it should be
     ("targets/placement.py", "ValueError"),
     ("upstream/compat.py", "FileNotFoundError"),

@@ -248,7 +248,7 @@ def test_there_are_at_most_two_context_variables():
 def test_imports_inside_functions_are_few_and_each_has_a_reason():
     statements = sorted({(one.file, one.line) for one in IMPORTS if one.late})
     print("\n".join(f"{file}:{line}" for file, line in statements))
-    assert len(statements) <= 54
+    assert len(statements) <= 56
     assert {file for file, _ in statements} == set(LATE)
 
 

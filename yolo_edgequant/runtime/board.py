@@ -142,6 +142,7 @@ def measure(
         said: is told what happens.
 
     Raises:
+        InferenceError: a compiled file without `cpu_file`, which no CPU runs.
         EdgeQuantError: a file, the delegate or an image cannot be read.
     """
     if cpu_file is None and delegate is not None and file.name.endswith("_edgetpu.tflite"):
