@@ -326,6 +326,7 @@ def changed(contract, path, value):
         (RAW, "edgequant.raw.arrangement", "tiles", r"raw\.arrangement' is 'tiles', not one of levels, merged, grid"),
         (RAW, "edgequant.raw.arrangement", None, r"raw\.arrangement' is None, not one of"),
         (RAW, "edgequant.raw.arrangement", "merged", "output 'boxes_8' has a stride where it needs none"),
+        (KINDS["raw, merged"], "edgequant.raw.strides", [8, 8, 32], r"names a level twice: \[8, 8, 32\]"),
         (KINDS["raw, merged"], "edgequant.raw.arrangement", "levels", "output 'scores' .* or lacks it"),
         (KINDS["raw, merged"], "edgequant.raw.arrangement", "grid", "output 'scores' .* or lacks it"),
         (KINDS["raw, merged"], "edgequant.raw.arrangement", ..., "output 'scores' .* or lacks it"),

@@ -481,6 +481,8 @@ def _raw(ours: _Keys) -> tuple[Raw, tuple[Output, ...], tuple[int, ...]]:
         # files of before there was a choice do not say
         arrangement=facts.choice("arrangement", _ARRANGEMENTS) if "arrangement" in facts.values else "levels",
     )
+    if len(set(strides)) < len(strides):
+        raise ContractError(f"key 'edgequant.raw.strides' names a level twice: {list(strides)}")
     merged = raw.arrangement == "merged"
     outputs = _outputs(facts, {"boxes", "scores"}, with_levels=not merged)
     for name in {output.name for output in outputs} - {"prototypes"}:
