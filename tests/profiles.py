@@ -32,11 +32,11 @@ from yolo_edgequant import contract
 from yolo_edgequant.contract import Contract
 from yolo_edgequant.errors import CompilerError, MissingToolError
 from yolo_edgequant.inspection import vela
-from yolo_edgequant.inspection.model import WEIGHTED, Model
+from yolo_edgequant.inspection.model import Model
 from yolo_edgequant.inspection.placing import Placed, placed
 from yolo_edgequant.inspection.reading import open_model
 from yolo_edgequant.options import ExportOptions, Target
-from yolo_edgequant.targets.devices import Device, Effect, device
+from yolo_edgequant.targets.devices import Caution, Device, Effect, device
 from yolo_edgequant.targets.formats import PROFILES, Request, resolve
 from yolo_edgequant.targets.placement import Place
 
@@ -45,6 +45,8 @@ SIZE = 640
 CALIBRATED, COMPARED = 64, 8  # images
 SURE, FOUND, OVERLAP = 0.5, 0.25, 0.5  # scores of the float model's objects and of the file's, and their IoU
 LEAST = 0.8  # share of the float model's objects that a file has to find
+
+_ADVISED = "advised against"
 
 #: Dimensions and number of the outputs of a detection file, by its arrangement.
 SHAPES = {"levels": (3, 6), "merged": (3, 2), "grid": (4, 6), "single": (3, 1), "separate": (3, 1)}
@@ -155,9 +157,8 @@ def of_tensors(model: Model, profile: Device, request: Request) -> list[Check]:
     found = ", ".join(f"{n} of {shape}" if n > 1 else shape for shape, n in shapes.items())
     fits = len(outputs) == count and all(len(output.shape) == rank for output in outputs)
     checks.append(Check(f"outputs={request.outputs}", f"outputs {found}", fits))
-    scales = [
-        len(w.scales) for node in model.nodes if node.kind in WEIGHTED and (w := model.weights_of(node)) is not None
-    ]
+    weights = [w for node in model.nodes if (w := model.weights_of(node)) is not None]
+    scales = [len(w.scales) for w in weights if "float" not in w.dtype]  # a head in float has a layer of its own
     several = sum(n > 1 for n in scales)
     right = bool(scales) and min(scales) > 0 and (several > 0) == (str(request.granularity) == "channel")
     checks.append(
@@ -202,11 +203,12 @@ def of_memory(weights: int, where: Placed) -> list[Check]:
     return [Check(f"{where.parameters / 1e6:.2f} MB for parameters", found, weights <= where.parameters)]
 
 
-def of_caution(profile: Device, head: str, other: Placed) -> Check:
+def of_caution(entry: Caution, other: Placed) -> Check:
     """A head that is said to leave work to the CPU, beside a file with it."""
     cpu = Counter(p.reason for p in other.placements if p.place == Place.CPU)
     shown = "; ".join(f"{count} x {reason}" for reason, count in cpu.most_common(3))
-    return Check(f"head={head} leaves work to the CPU", f"{sum(cpu.values())} operators ({shown})", bool(cpu))
+    found = f"{sum(cpu.values())} of {len(other.placements)} operators on the CPU ({shown})"
+    return Check(f"head={entry.value} {_ADVISED}: {entry.why}", found, bool(cpu))
 
 
 def matched(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> int:
@@ -281,8 +283,20 @@ def data_of(images: Sequence[Path], names: dict[int, str], folder: Path) -> Path
     return file
 
 
-def export(model: Path, activation: str | None, name: str, data: Path, size: int, folder: Path) -> Path:
-    """Export a model for a target into a folder; what is there already is taken."""
+def export(
+    model: Path, activation: str | None, name: str, data: Path, size: int, folder: Path, head: str | None = None
+) -> Path:
+    """Export a model for a target into a folder; what is there already is taken.
+
+    Args:
+        model: a checkpoint.
+        activation: to swap in; None for the model as it is.
+        name: of the target.
+        data: YAML of the images to calibrate on.
+        size: of the input, pixels.
+        folder: for the file.
+        head: another than the target's own.
+    """
     from ultralytics import YOLO
 
     import yolo_edgequant
@@ -295,9 +309,10 @@ def export(model: Path, activation: str | None, name: str, data: Path, size: int
         yolo = YOLO(shutil.copyfile(model, folder / model.name))
         if activation is not None:
             yolo_edgequant.swap_activation(yolo, activation)
-        unverified = {} if activation is None else {"verify": False}
+        more: dict[str, Any] = {} if head is None else {"head": head}
+        more |= {} if activation is None else {"verify": False}
         try:
-            yolo.export(target=name, data=str(data), split="train", imgsz=size, **unverified)
+            yolo.export(target=name, data=str(data), split="train", imgsz=size, **more)
         except MissingToolError:
             if not written():
                 raise  # not the Edge TPU compiler alone
@@ -332,10 +347,11 @@ def check(
     data = data_of(images[:calibrated], YOLO(model).names, out / "data")
     compared = images[calibrated:]
     reference = objects(model, compared, size, SURE)
-    cases, files = [], {}
+    cases = []
     for name in names:
         profile = device(name)
         request = request_of(profile)
+        advised = [e for e in profile.cautions if (e.option, e.effect) == ("head", Effect.CPU) and profile.operators]
         sharing = [n for n in names if _key(device(n)) == _key(profile)]
         for activation in swapped:
             side = size if activation is None or profile.size is None else min(size, profile.size.largest)
@@ -364,15 +380,12 @@ def check(
                     Check("predict finds the float model's objects", f"{case.objects[0]} of {theirs}", enough)
                 )
             cases.append(case)
-            files.setdefault((shown, str(request.head)), (file, opened))
+            for entry in advised if activation is None else ():
+                head = str(entry.value)
+                folder = out / "files" / f"{sharing[0]}-{head}-{side}"
+                other = export(model, None, sharing[0], data, side, folder, head)
+                case.checks.append(of_caution(entry, placed(open_model(other), profile)))
             said(f"{name}, {shown}: {len(case.contradictions)} contradictions in {len(case.checks)} checks")
-    for case in cases:
-        profile = device(case.target)
-        for entry in profile.cautions:
-            other = files.get((case.activation, str(entry.value)))
-            asked = entry.option == "head" and entry.effect == Effect.CPU and profile.operators is not None
-            if asked and other is not None and other[1].family == "tflite":
-                case.checks.append(of_caution(profile, str(entry.value), placed(other[1], profile)))
     return cases
 
 
@@ -398,18 +411,20 @@ def table(cases: Sequence[Case]) -> str:
             f"{good} of {len(claims)}{' FAILED' if case.contradictions else ''}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [""]
+    lines += [
+        "",
+        "Operators on the accelerator and the CPU, and pieces, are by the profile's rules, where it lists operators; "
+        "objects: of the float model, found in the file; claims: that hold, of those that were made.",
+        "",
+    ]
     for case in cases:
         lines += [
             f"- `{case.target}`, {case.activation}: {check.claim}: {check.found}"
             + ("" if check.holds is None else " FAILED")
             for check in case.checks
-            if not check.holds
+            if not check.holds or _ADVISED in check.claim
         ]
-    cautions = {
-        f"- `{case.target}`: {c.claim}: {c.found}" for case in cases for c in case.checks if "leaves work" in c.claim
-    }
-    return "\n".join([*lines, *sorted(cautions)])
+    return "\n".join(lines)
 
 
 def _key(profile: Device) -> tuple[str, str]:

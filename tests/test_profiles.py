@@ -109,8 +109,9 @@ def test_weights_have_to_fit_into_the_memory():
 
 
 def test_a_head_that_is_said_to_leave_work_to_the_cpu_has_to():
-    assert profiles.of_caution(CORAL, "float", Placed(CORAL, (ON, CPU), 1)).holds
-    assert not profiles.of_caution(CORAL, "float", Placed(CORAL, (ON, ON), 1)).holds
+    float_head = CORAL.cautions[0]
+    assert profiles.of_caution(float_head, Placed(CORAL, (ON, CPU), 1)).holds
+    assert not profiles.of_caution(float_head, Placed(CORAL, (ON, ON), 1)).holds
 
 
 def test_objects_are_matched_once_each_by_class_and_overlap():
