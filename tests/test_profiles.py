@@ -1,5 +1,6 @@
 """What the claims of the devices' profiles are checked by, and three of them on the small detector."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,9 +110,11 @@ def test_weights_have_to_fit_into_the_memory():
 
 
 def test_a_head_that_is_said_to_leave_work_to_the_cpu_has_to():
-    float_head = CORAL.cautions[0]
-    assert profiles.of_caution(float_head, Placed(CORAL, (ON, CPU), 1)).holds
-    assert not profiles.of_caution(float_head, Placed(CORAL, (ON, ON), 1)).holds
+    float_head, file = CORAL.cautions[0], model([(1, 64, 2)])
+    said = replace(float_head, why="the 1 float operators of the head stay on the CPU")
+    assert not profiles.of_caution(float_head, file, Placed(CORAL, (ON, ON), 1)).holds
+    assert not profiles.of_caution(said, file, Placed(CORAL, (ON, CPU), 1)).holds  # it has none
+    assert profiles.of_caution(said, model([(1, 64, 2)], dtype="float32"), Placed(CORAL, (ON, CPU), 1)).holds
 
 
 def test_objects_are_matched_once_each_by_class_and_overlap():
