@@ -137,10 +137,11 @@ def test_the_table_names_what_contradicts_a_profile():
 
 @pytest.mark.export
 def test_three_profiles_hold_for_the_small_detector(tmp_path, shapes_model, shapes_data):
-    images = sorted((Path(shapes_data).parent / "images").rglob("*.png"))[:24]
-    assert len(images) == 24
+    images = sorted((Path(shapes_data).parent / "images").rglob("*.png"))[:14]
+    assert len(images) == 14
     names = ["coral-edgetpu", "nxp-imx8mp", "intel-cpu"]
-    cases = profiles.check(names, shapes_model, images, tmp_path / "out", size=160, calibrated=16, swapped=(None,))
+    out = tmp_path / "out"
+    cases = profiles.check(names, shapes_model, images, out, 160, calibrated=8, swapped=(None,), cautions=False)
     assert [case.contradictions for case in cases] == [[], [], []]
     coral, imx, intel = cases
     assert (coral.cpu, coral.pieces) == (imx.cpu, imx.pieces) == (0, 1)
