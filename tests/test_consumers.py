@@ -82,7 +82,8 @@ def test_masks_and_keypoints_are_compared():
     one = Objects(np.array([BOX]), np.array([0.9]), np.array([0]), half, np.array([[[3.0, 4.0]]]))
     two = Objects(one.boxes, one.scores, one.classes, ~np.zeros_like(half), np.array([[[0.0, 0.0]]]))
     found = agreement(one, two)
-    assert (found.masks, found.keypoints) == (0.5, 5)
+    assert (found.masks, found.keypoints) == ([0.5], 5)
+    assert not found.accepted(own_nms=True)  # the box is the same, the mask is not
 
 
 def test_frigate_knows_its_outputs_by_their_shapes():

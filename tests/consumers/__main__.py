@@ -51,7 +51,8 @@ class Consumer:
         conf: its threshold of scores.
         own_nms: how its suppression of overlaps differs from Ultralytics'; empty if it does not.
         settings: of the script.
-        overlap, score, pixels: what an object has to agree within.
+        overlap, score: what an object has to agree within.
+        pixels: within which sides are the same whatever the overlap, by task: for programs that give whole pixels.
     """
 
     script: str
@@ -62,7 +63,7 @@ class Consumer:
     settings: dict[str, Any] = field(default_factory=dict)
     overlap: float = OVERLAP
     score: float = SCORE
-    pixels: float = 0.0
+    pixels: dict[str, float] = field(default_factory=dict)
 
 
 _ALL = ("int8", "float", "levels", "merged", "grid", "openvino int8", "openvino float", "openvino raw")
@@ -70,19 +71,29 @@ _FRIGATE = "takes corners for sizes, and suppresses across classes at 0.4, at mo
 _IMX = (
     "clips boxes to the image first; that of poses rounds them to whole pixels, and that of rotated boxes is OpenCV's"
 )
+_IMX_PIXELS = {"pose": 2.0}  # its poses' corner and size are each cut to whole pixels
 _MODEL_API = "takes the later of equal scores first; its boxes are in whole pixels, held to half a pixel"
 CONSUMERS = {
     "Frigate edgetpu": Consumer("frigate_edgetpu", ("merged",), conf=0.4, own_nms=_FRIGATE),
     "Frigate openvino": Consumer("frigate_openvino", ("openvino int8", "openvino float"), conf=0.4, own_nms=_FRIGATE),
     "EdgeFirst HAL": Consumer("edgefirst", ("int8", "float", "levels", "grid")),
-    "yolov8-tflite-imx": Consumer("tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": True}),
+    "yolov8-tflite-imx": Consumer(
+        "tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": True}, pixels=_IMX_PIXELS
+    ),
     "yolov8-tflite-imx as it is": Consumer(
-        "tflite_imx", ("int8", "single"), TASKS, own_nms=_IMX, settings={"round": False}, overlap=0.7, score=0.2
+        "tflite_imx",
+        ("int8", "single"),
+        TASKS,
+        own_nms=_IMX,
+        settings={"round": False},
+        overlap=0.6,
+        score=0.2,
+        pixels=_IMX_PIXELS,
     ),
     "supervision": Consumer("with_supervision", _ALL),
     "sahi": Consumer("with_sahi", _ALL),
     "OpenVINO Model API": Consumer(
-        "openvino_model_api", ("openvino int8", "openvino float"), pixels=0.51, own_nms=_MODEL_API
+        "openvino_model_api", ("openvino int8", "openvino float"), pixels={"detect": 0.51}, own_nms=_MODEL_API
     ),
 }
 
@@ -192,9 +203,11 @@ def run(python: Path, consumer: Consumer, file: Path, task: str, images: Sequenc
     Raises:
         RuntimeError: it stops with an error; its last line.
     """
-    size = input_size(file)
+    from yolo_edgequant import contract
+
+    size, classes = input_size(file), len(contract.read(file).names)
     job = {"file": str(file), "task": task, "images": [str(path) for path in images], "conf": consumer.conf}
-    job |= {"iou": IOU, "imgsz": max(size), "out": str(work / "found.json"), **consumer.settings}
+    job |= {"iou": IOU, "imgsz": max(size), "classes": classes, "out": str(work / "found.json"), **consumer.settings}
     (work / "job.json").write_text(json.dumps(job))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(ROOT)}
     environment |= {"YOLO_OFFLINE": "True", "YOLO_AUTOINSTALL": "False", "NO_ALBUMENTATIONS_UPDATE": "1"}
@@ -218,7 +231,8 @@ def check(consumer: Consumer, python: Path, file: Path, images: Sequence[Path], 
     found = run(python, consumer, file, task, images, work)
     reference = predictions(file, task, images, conf=consumer.conf, iou=IOU)
     candidates = predictions(file, task, images, conf=consumer.conf - 0.04 - consumer.score, iou=1.0, max_det=2000)
-    return compare(found, reference, candidates, consumer.conf, consumer.overlap, consumer.score, consumer.pixels)
+    pixels = consumer.pixels.get(task, 0.0)
+    return compare(found, reference, candidates, consumer.conf, consumer.overlap, consumer.score, pixels)
 
 
 def exports(out: Path) -> dict[str, Path]:
@@ -271,7 +285,7 @@ def table(results: dict[str, dict[str, Agreement | str]]) -> str:
             if isinstance(result, str):
                 lines.append(f"| {name} | {file} | | | | | | | | | FAILED: {result} |")
                 continue
-            extra = [] if result.masks is None else [f"masks IoU {result.masks:.2f}"]
+            extra = [f"masks IoU {np.mean(result.masks):.2f} on average"] if result.masks else []
             extra += [] if result.keypoints is None else [f"keypoints {result.keypoints:.1f} px"]
             if not result.accepted(bool(CONSUMERS[name].own_nms)):
                 extra = ["FAILED", *extra, result.reason]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 OVERLAP, SCORE = 0.99, 0.01  # an object is the same with an IoU over the one and a score within the other
+MASKS = 0.7  # mean IoU of masks: the programs crop and scale them in their own ways, and small ones differ much
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Agreement:
         wrong: the rest.
         lost: of `predict`'s, the ones that the program has not.
         overlap, score: the least IoU, and the largest difference of a score, of same and kept.
-        masks, keypoints: the least IoU of masks, the largest distance of keypoints in pixels; None without.
+        masks: the IoU of each mask; empty without.
+        keypoints: the largest distance of keypoints in pixels; None without.
         reason: how a wrong one differs, for the first.
     """
 
@@ -68,13 +70,14 @@ class Agreement:
     lost: int = 0
     overlap: float = 1.0
     score: float = 0.0
-    masks: float | None = None
+    masks: list[float] = field(default_factory=list)
     keypoints: float | None = None
     reason: str = field(default="")
 
     def accepted(self, own_nms: bool) -> bool:
         """True if nothing is wrong, and, but for a program with a suppression of its own, nothing is lost or more."""
-        return bool(self.found) and not self.wrong and (own_nms or not (self.lost or self.kept))
+        alike = not self.masks or float(np.mean(self.masks)) >= MASKS
+        return bool(self.found) and not self.wrong and alike and (own_nms or not (self.lost or self.kept))
 
 
 def compare(
@@ -164,7 +167,7 @@ def _note(total: Agreement, ours: Objects, theirs: Objects, i: int, j: int) -> N
     if ours.masks is not None and theirs.masks is not None:
         one, two = ours.masks[i], theirs.masks[j]
         shared = (one & two).sum() / max((one | two).sum(), 1)
-        total.masks = min(1.0 if total.masks is None else total.masks, float(shared))
+        total.masks.append(float(shared))
     if ours.keypoints is not None and theirs.keypoints is not None:
         apart = np.linalg.norm(ours.keypoints[i] - theirs.keypoints[j], axis=1).max()
         total.keypoints = max(total.keypoints or 0.0, float(apart))
