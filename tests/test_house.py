@@ -59,6 +59,7 @@ OF_THE_WHOLE = {
     "test_fuzz.py",
     "test_house.py",
     "test_interpreters.py",
+    "test_profiles.py",
     "test_package.py",
     "test_readme.py",
     "test_versions.py",
