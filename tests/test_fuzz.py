@@ -100,7 +100,7 @@ def test_a_round_follows_from_its_seed_number_and_file_alone(files):
     rounds = [fuzz.damaged(files[0], 0, number) for number in range(20)]
     assert rounds == [fuzz.damaged(files[0], 0, number) for number in range(20)]
     assert rounds != [fuzz.damaged(files[0], 1, number) for number in range(20)]
-    assert all(damaged != files[0].files for _, damaged, _ in rounds[:3])
+    assert sum(damaged != files[0].files for _, damaged, _ in rounds) > 15  # a value may be replaced by itself
 
 
 @pytest.mark.parametrize("kind", fuzz.DAMAGE)

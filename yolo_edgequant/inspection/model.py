@@ -165,8 +165,9 @@ class Model:
 
 
 def _counts_up(weights: Tensor) -> bool:
-    """True for 0, 1, 2, … within what rounding to 8 bits leaves of them."""
+    """True for weights that rise by 1, as DFL's do from 0 or 7/8 on, within what rounding to 8 bits leaves of it."""
     values = weights.dequantized()
     if values is None or not 1 < values.size <= 64:
         return False
-    return bool(np.abs(values.ravel() - np.arange(values.size)).max() <= max(0.51 * (weights.scale or 0.0), 1e-3))
+    bins = values.ravel() - values.ravel()[0]
+    return bool(np.abs(bins - np.arange(values.size)).max() <= max(1.02 * (weights.scale or 0.0), 1e-3))
