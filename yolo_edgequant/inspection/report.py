@@ -225,8 +225,9 @@ def _measured_tables(inspection: Inspection, measured: Measured) -> list[Any]:
     parts: list[Any] = []
     if measured.noise:
         table = Table(title=f"worst tensors beside {inspection.reference}, {len(measured.images)} image(s)")
-        for name, justify in (("tensor", "left"), ("signal to noise, dB", "right"), ("kept by channel", "right")):
-            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column("tensor")
+        for name in ("signal to noise, dB", "kept by channel"):
+            table.add_column(name, justify="right")
         for row in worst(measured.noise):
             name = _short(inspection.model.tensors[row.tensor].name)
             table.add_row(escape(name), f"{row.snr_db:.1f}", f"{row.kept:.1%}")

@@ -125,7 +125,7 @@ def _heaviest(layers: str) -> tuple[Heavy, ...]:
     for row in csv.DictReader(layers.splitlines()):
         kind = row.get("Original Operator") or row.get("TFLite_operator") or "?"
         try:
-            cycles[kind] += float(row.get("Op Cycles") or 0)  # type: ignore[assignment]
+            cycles[kind] += round(float(row.get("Op Cycles") or 0))
         except ValueError:
             continue
     whole = sum(cycles.values())
