@@ -1,7 +1,7 @@
 """Reads damaged files: each has to work, or to end in one :class:`EdgeQuantError` of one line.
 
 Usage:
-    python -m tests.fuzz [--rounds N] [--seed S] [--first ROUND] [--json FILE] [FILES...]
+    python -m tests.fuzz [--rounds N | --minutes M] [--seed S] [--first ROUND] [--json FILE] [FILES...]
 
 FILES are ``.tflite`` files and OpenVINO folders with our metadata; without any, three small ones are made. In each
 round one of them is damaged, ``inspection`` looks into it, ``contract.read`` reads it, and ``runtime.Detector`` runs an
@@ -11,7 +11,8 @@ seconds. Rounds run in a child process, which is started again after a crash, so
 Damage of the model leaves the checksum as it was, so no interpreter sees it, and ``inspection`` runs none: against
 files that are made to crash an interpreter, and have a checksum that is right, nothing here helps.
 
-What a round does follows from SEED, its number and the file alone: ``--first ROUND --rounds 1`` repeats it. The exit
+What a round does follows from SEED, its number and the file alone: ``--first ROUND --rounds 1`` repeats it. With
+``--minutes`` the round in which they are over is the last. The exit
 status is 1 if there are findings; FILE has them with what was done and the traceback.
 """
 
@@ -33,8 +34,9 @@ import traceback
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -489,8 +491,8 @@ class Round:
     answer: Mapping[str, str]
 
 
-def fuzz(samples: Sequence[Sample], seed: int, rounds: int, first: int = 0) -> Iterator[Round]:
-    """Run rounds, the samples in turns.
+def fuzz(samples: Sequence[Sample], seed: int, rounds: int | None, first: int = 0) -> Iterator[Round]:
+    """Run rounds, the samples in turns; without end if no number of them is given.
 
     Raises:
         RuntimeError: a sample does not work before it is damaged.
@@ -504,11 +506,20 @@ def fuzz(samples: Sequence[Sample], seed: int, rounds: int, first: int = 0) -> I
         for sample in samples:
             sample.write(sample.files, Path(place))
         with Child([sys.executable, "-m", "tests.fuzz", "--serve", place]) as child:
-            for number in range(first, first + rounds):
+            for number in count(first) if rounds is None else range(first, first + rounds):
                 sample = samples[number % len(samples)]
                 kind, _, done = damaged(sample, seed, number)
                 answer = child.ask({"sample": sample.name, "seed": seed, "round": number})
                 yield Round(number, sample.name, kind, done, answer)
+
+
+def until(rounds: Iterable[Round], seconds: float) -> Iterator[Round]:
+    """Rounds, of which the last is the one in which the time is over."""
+    end = time.monotonic() + seconds
+    for one in rounds:
+        yield one
+        if time.monotonic() >= end:
+            return
 
 
 def small_tflite(folder: Path) -> list[Path]:
@@ -573,7 +584,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--rounds", type=int, default=2000)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--rounds", type=int, default=2000)
+    length.add_argument("--minutes", type=float, help="read files for so long instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first round")
     parser.add_argument("--json", type=Path, help="where to write the results")
@@ -593,8 +606,11 @@ def main() -> int:
         samples = [Sample.of(path) for path in paths]
     if len({sample.name for sample in samples}) < len(samples):
         parser.error("two files have the same name")
-    run = fuzz(samples, arguments.seed, arguments.rounds, arguments.first)
-    rounds = list(track(run, "reading damaged files", total=arguments.rounds, console=console))
+    number = None if arguments.minutes is not None else arguments.rounds
+    run = fuzz(samples, arguments.seed, number, arguments.first)
+    if arguments.minutes is not None:
+        run = until(run, 60 * arguments.minutes)
+    rounds = list(track(run, "reading damaged files", total=number, console=console))
     seconds = time.perf_counter() - started
     counts = Counter((r.kind, r.answer["outcome"]) for r in rounds)
     outcomes = {kind: {name: counts[kind, name] for name in ("works", "refused", "finding")} for kind in DAMAGE}

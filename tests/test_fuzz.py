@@ -177,6 +177,29 @@ def test_the_command_prints_a_table_and_writes_its_results(files, tmp_path, monk
     assert "12 rounds in" in capsys.readouterr().out
 
 
+def test_the_round_in_which_the_time_is_over_is_the_last(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(fuzz.time, "monotonic", lambda: clock[0])
+
+    def rounds():
+        for number in range(9):
+            clock[0] += 2.0
+            yield number
+
+    assert list(fuzz.until(rounds(), 5.0)) == [0, 1, 2]
+    assert list(fuzz.until(rounds(), 0.0)) == [0]
+
+
+def test_minutes_stand_for_a_number_of_rounds(files, tmp_path, monkeypatch, capsys):
+    small = files[0].write(files[0].files, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--minutes", "0", str(small)])
+    assert fuzz.main() == 0
+    assert "1 rounds in" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--minutes", "1", "--rounds", "3", str(small)])
+    with pytest.raises(SystemExit, match="2"):
+        fuzz.main()
+
+
 def test_the_samples_say_what_they_are(files):
     from yolo_edgequant.contract import Contract
 
