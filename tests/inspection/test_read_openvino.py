@@ -1,6 +1,5 @@
 import re
 
-import numpy as np
 import pytest
 
 from yolo_edgequant.errors import UnsupportedModelError
@@ -18,7 +17,8 @@ def test_grids_and_weights_are_read_as_what_they_mean(openvino_folder):
     assert model.tensors[second.outputs[0]].zero_points.tolist() == [50]
     weights = model.weights_of(conv)
     assert (weights.dtype, weights.shape) == ("int8", (4, 3, 3, 3))
-    np.testing.assert_allclose(weights.scales, 0.01, rtol=1e-6)
+    assert weights.scales.tolist() == pytest.approx([0.01] * 4, rel=1e-6)
+    assert (weights.zero_points.tolist(), weights.levels) == ([0] * 4, 256)
     assert weights.size == 4 * 3 * 3 * 3
     assert model.nodes[3].version == 4
 
@@ -40,6 +40,7 @@ def changed(path, old, new):
     ("old", "new", "reason"),
     [
         ('<net name="Model', '<!DOCTYPE x [<!ENTITY a "b">]><net name="Model', "document type"),
+        ("<net ", "<!DOCTYPE net><net ", "document type"),
         ("<net ", "<nut ", "mismatched tag"),
         ('from-layer="0"', 'from-layer="99"', "99"),
         ('offset="0"', 'offset="99999999"', "behind the end"),
@@ -53,6 +54,13 @@ def test_damage_is_one_line(copied, old, new, reason):
     with pytest.raises(UnsupportedModelError, match=reason) as caught:
         read(copied)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_document_type_is_refused_in_every_encoding(copied):
+    changed(copied, '<net name="Model', '<!DOCTYPE net [<!ENTITY a "b">]><net name="&a;')
+    copied.write_bytes(re.sub(r"<\?xml[^>]*>", "", copied.read_text()).encode("utf-16"))
+    with pytest.raises(UnsupportedModelError, match="document type"):
+        read(copied)
 
 
 def test_a_circle_is_no_model(copied):
