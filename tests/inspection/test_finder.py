@@ -31,6 +31,24 @@ def test_a_file_without_a_contract_shows_what_it_shows_with_one(files, bare, pic
     assert count > 2
 
 
+@pytest.mark.parametrize("unit", [1, 64])
+def test_boxes_in_pixels_and_in_shares_are_told_apart(unit, tmp_path):
+    """A file that gives one object whatever it sees: at (32, 16), 20 x 10, of 64 pixels."""
+    values = np.zeros((6, 8))
+    values[:4, 3], values[5, 3] = np.array([32, 16, 20, 10]) * unit / 64, 0.9
+    network = graphs.Network(1, 64, 64, 3)
+    pooled = network.input
+    for _ in range(6):
+        pooled = network.max_pool(pooled)
+    flat = network.conv(pooled, np.zeros((48, 1, 1, 3)), values.ravel())
+    output = network.add("RESHAPE", (flat, network.constant([1, 6, 8], np.int32)), (1, 6, 8))
+    path = tmp_path / "one.tflite"
+    path.write_bytes(network.content(output))
+    objects = finder(path)(np.zeros((128, 128, 3), np.uint8))
+    np.testing.assert_allclose(objects.boxes, [[44, 22, 84, 42]], atol=1e-3)
+    assert objects.classes.tolist() == [1]
+
+
 def test_names_come_from_ultralytics_metadata(bare, tmp_path):
     import json
     import zipfile

@@ -1,5 +1,8 @@
+import numpy as np
 import pytest
 
+from tests.graphs import Network
+from tests.inspection.conftest import rounded
 from yolo_edgequant.inspection.head import Head, in_pixels, lost_scores, spread, stride_step
 from yolo_edgequant.inspection.reading import open_model
 from yolo_edgequant.tflite.graph import Graph
@@ -40,6 +43,21 @@ def test_pixels_are_told_from_shares(decoder):
     assert entry[1] == pytest.approx(4)
     shares = open_model(decoder(0.05, 0.0039, 0.0039))
     assert in_pixels(shares, Head.of(shares)) == lost_scores(shares, Head.of(shares)) == []
+
+
+def test_a_sigmoid_of_the_backbone_gives_no_scores(tmp_path):
+    """An attention's weights, on a coarse scale beside other maps, before the last layer."""
+    network, random = Network(1, 8, 8, 3), np.random.default_rng(0)
+    maps = network.conv(network.input, random.normal(0, 0.4, (3, 3, 3, 3)))
+    gate = network.add("LOGISTIC", (maps,), (1, 8, 8, 3))
+    joined = network.add("CONCATENATION", (network.input, gate), (1, 8, 8, 6), axis=3)
+    last = network.conv(joined, random.normal(0, 0.4, (2, 3, 3, 6)))
+    scores = network.add("LOGISTIC", (last,), (1, 8, 8, 2))
+    path = tmp_path / "attention.tflite"
+    path.write_bytes(rounded(network.content(scores), {gate: 1 / 256, joined: 0.25, scores: 1 / 256}))
+    model = open_model(path)
+    assert [node.kind for node in Head.of(model).nodes] == ["LOGISTIC"]
+    assert lost_scores(model, Head.of(model)) == []
 
 
 def test_the_spread_is_of_largest_to_smallest(decoder):

@@ -24,6 +24,18 @@ def test_what_is_alive_at_once(branches):
     assert (result.weights, result.activations, result.largest) == (0, 3 * one, one)
 
 
+def test_the_peak_counts_wherever_it_is(tmp_path):
+    """Sides halve behind the wide layer: less is alive at the end, and all of it was never alive at once."""
+    network, random = Network(1, 8, 8, 2), np.random.default_rng(0)
+    wide = network.conv(network.input, random.normal(0, 0.4, (16, 3, 3, 2)))
+    output = network.max_pool(network.max_pool(wide))
+    path = tmp_path / "peak.tflite"
+    path.write_bytes(network.content(output))
+    x, a, b = (4 * count for count in (8 * 8 * 2, 8 * 8 * 16, 4 * 4 * 16))
+    result = memory(open_model(path))
+    assert (result.activations, result.largest) == (max(x + a, a + b), a)
+
+
 def test_input_sizes_that_fit(branches):
     result = memory(open_model(branches))
     assert result.sides(result.activations * 16**2, 8) == [64, 96, 128]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tests.graphs import Network
 from yolo_edgequant.errors import InferenceError, UnsupportedModelError
 from yolo_edgequant.inspection import noise
 from yolo_edgequant.inspection.noise import aligned, measure
@@ -28,6 +29,29 @@ def test_slices_of_one_shape_are_told_apart(files, float_file):
         other = reference.producer[pairs[node.outputs[0]]]
         begin, theirs = (m.tensors[n.inputs[1]].values for m, n in ((model, node), (reference, other)))
         assert begin.tolist() == theirs.tolist()
+
+
+def test_a_slice_belongs_to_the_one_that_begins_where_it_does(tmp_path):
+    """The float model has another slice of the same shape before it."""
+
+    def sliced(name, *begins):
+        network = Network(1, 8, 8, 3)
+        parts = [
+            network.add(
+                "SLICE",
+                (network.input, *(network.constant(np.array(v, np.int32), np.int32) for v in (begin, [1, 4, 8, 3]))),
+                (1, 4, 8, 3),
+            )
+            for begin in begins
+        ]
+        whole = network.add("CONCATENATION", tuple(parts), (1, 4 * len(parts), 8, 3), axis=1)
+        path = tmp_path / name
+        path.write_bytes(network.content(whole))
+        return open_model(path), parts
+
+    model, (ours,) = sliced("one.tflite", [0, 4, 0, 0])
+    reference, (_, second) = sliced("two.tflite", [0, 0, 0, 0], [0, 4, 0, 0])
+    assert aligned(model, reference)[ours] == second
 
 
 def test_noise_and_objects_of_real_files(files, float_file, pictures):

@@ -85,6 +85,26 @@ def test_its_figures_are_those_of_the_json(written):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_dark_and_light_pages_can_be_read(written):
+    """Texts and marks differ from what they lie on, in both of the browser's schemes."""
+    style = re.search(r"<style>(.*?)</style>", written.read_text(), re.DOTALL)[1]
+    schemes = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    light, dark = (dict(re.findall(r"--([\w-]+): (#\w+)", scheme)) for scheme in schemes)
+    assert light.keys() == dark.keys()
+    assert "background: var(--page); color: var(--text)" in style
+    assert re.search(r"section \{ background: var\(--card\)", style)
+
+    def brightness(color):
+        digits = color[1:] if len(color) == 7 else "".join(2 * digit for digit in color[1:])
+        return sum(weight * int(digits[at : at + 2], 16) for at, weight in ((0, 0.3), (2, 0.59), (4, 0.11)))
+
+    for scheme, least, most in ((light, 240, 255), (dark, 0, 64)):
+        grounds = [brightness(scheme.pop(name)) for name in ("page", "card")]
+        assert all(least <= ground <= most for ground in grounds)
+        for name in scheme.keys() - {"line"}:
+            assert min(abs(brightness(scheme[name]) - ground) for ground in grounds) > 80, name
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.export
 def test_a_browser_shows_the_same(written, tmp_path):
