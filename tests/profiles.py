@@ -325,7 +325,8 @@ def export(
     import yolo_edgequant
 
     def written() -> list[Path]:
-        return sorted(folder.glob("*.tflite")) + sorted(folder.glob("*_openvino_model"))
+        files = [file for file in sorted(folder.glob("*.tflite")) if not file.stem.endswith("_vela")]
+        return files + sorted(folder.glob("*_openvino_model"))
 
     if not written():
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import yolo_edgequant
 from yolo_edgequant import cli
 from yolo_edgequant.bench import run as bench
 from yolo_edgequant.bench.run import Row
-from yolo_edgequant.errors import MissingToolError, OptionError
+from yolo_edgequant.errors import OptionError
 from yolo_edgequant.options import NAMES, Target, choices
 from yolo_edgequant.patches import REGISTRY
 from yolo_edgequant.processes import environment
@@ -151,30 +151,6 @@ def test_export_hands_the_typed_arguments_to_ultralytics(command, files, monkeyp
         "imgsz": [96, 160],
         "nms": False,
     }
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_export_compiles_for_an_ethos_u_where_vela_is(command, files, monkeypatch, there):
-    from yolo_edgequant.inspection import examine, report, vela
-    from yolo_edgequant.upstream import models
-
-    def find():
-        if not there:
-            raise MissingToolError("vela is not on PATH")
-
-    calls = []
-    monkeypatch.setattr(models, "YOLO", lambda path: SimpleNamespace(export=lambda **_: "folder/model.tflite"))
-    monkeypatch.setattr(vela, "find", find)
-    monkeypatch.setattr(examine, "examine", lambda *given, **named: calls.append((given, named)))
-    monkeypatch.setattr(report, "tables", lambda inspection: "all on the accelerator")
-    code, out, _ = command("export", "model=model.pt", "target=nxp-imx93")
-    assert code == 0
-    if there:
-        assert out == "written: folder/model.tflite\ncompiling with vela\nall on the accelerator\n"
-        assert calls == [((Path("folder/model.tflite"), "nxp-imx93"), {"compiling": True, "keep": Path("folder")})]
-    else:
-        assert out == "written: folder/model.tflite\nnot compiled: vela is not on PATH\n"
-    assert command("export", "model=model.pt", "target=intel-cpu")[1] == "written: folder/model.tflite\n"
 
 
 def test_bench_with_missing_files(command, files):

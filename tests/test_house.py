@@ -15,8 +15,8 @@ FLOORS = (
     *(("processes",), ("patching",), ("contract",)),
     *(("decoding",), ("targets",), ("upstream",), ("runtime",)),
     ("tflite", "openvino"),
-    *(("verification",), ("training",), ("pipeline",), ("patches",)),
-    ("bench", "demo", "inspection"),
+    *(("verification",), ("training",), ("pipeline",), ("inspection",), ("patches",)),
+    ("bench", "demo"),
     *(("describe",), ("doctor", "target_report"), ("finetuning",), ("cli",), ("__init__",)),
 )
 

@@ -85,24 +85,6 @@ def export(
     model = _model_of(values)
     path = YOLO(model).export(**{"quantize": 8, **values})
     console.print(f"written: {path}", soft_wrap=True)
-    if values.get("target") is not None:
-        _compile(Path(path), str(values["target"]))
-
-
-def _compile(path: Path, target: str) -> None:
-    """Compile a finished file with vela if the target has an Ethos-U, and say what runs where."""
-    from .inspection import report, vela
-    from .inspection.examine import examine
-
-    if target not in vela.CONFIGURATIONS:
-        return
-    try:
-        vela.find()
-    except MissingToolError as error:
-        console.print(f"not compiled: {escape(str(error))}", soft_wrap=True)
-        return
-    console.print("compiling with vela")
-    console.print(report.tables(examine(path, target, compiling=True, keep=path.parent)), soft_wrap=True)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

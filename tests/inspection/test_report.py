@@ -72,6 +72,17 @@ def test_a_compilers_word(files):
     assert (values["cycles"], values["share"], values["file"]) == (2e6, 0.9, None)
 
 
+def test_a_log_gets_plain_text_as_wide_as_the_terminal(files, monkeypatch):
+    inspection = examine(files["raw"], "nxp-imx93")
+    monkeypatch.setenv("COLUMNS", "70")
+    shown = report.as_text(inspection)
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= 70
+    assert shown.endswith("nothing is known against this file")
+    monkeypatch.setenv("COLUMNS", "300")
+    assert max(map(len, report.as_text(inspection).splitlines())) > 70
+
+
 def test_the_worst_by_channel_come_first():
     rows = (Noise(1, 1, 30.0, 0.1), Noise(2, 2, 5.0, 0.9), Noise(3, 3, 4.0, 0.9))
     assert [row.tensor for row in report.worst(rows)] == [1, 3, 2]

@@ -6,14 +6,18 @@ import textwrap
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ultralytics import YOLO
 
 import yolo_edgequant
+from tests.graphs import Network
+from tests.inspection.test_vela import FAKE
 from yolo_edgequant.contract import read
 from yolo_edgequant.demo.dataset import data_set
 from yolo_edgequant.demo.train import WEIGHTS
 from yolo_edgequant.errors import CompilerError, MissingToolError, OutputError
+from yolo_edgequant.inspection import vela
 from yolo_edgequant.options import ExportOptions
 from yolo_edgequant.patches import litert
 from yolo_edgequant.targets.formats import PROFILES, resolve
@@ -327,3 +331,78 @@ def test_the_edge_tpu_is_given_rotated_boxes_in_integers(export, tmp_path, setti
     graph = Graph((tmp_path / "shapes-obb_full_integer_quant.tflite").read_bytes())
     assert {graph.dtype(tensor) for op in graph.operations for tensor in op.outputs} == {"INT8"}
     assert not {op.kind for op in graph.operations} & {"COS", "SIN", "DEQUANTIZE"}
+
+
+@pytest.fixture
+def vela_program(tmp_path_factory, monkeypatch):
+    """A stand-in for vela on PATH, which takes all of a file; the function returned replaces it."""
+    path = tmp_path_factory.mktemp("bin") / "vela"
+    program(path, FAKE.replace("ethos-u85-256", "ethos-u65-256"))
+    monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+    return lambda content: program(path, content)
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A ``.tflite`` file of one convolution."""
+    network = Network(1, 8, 8, 3)
+    path = tmp_path / "raw.tflite"
+    path.write_bytes(network.content(network.conv(network.input, np.ones((4, 3, 3, 3)))))
+    return path
+
+
+def lines(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "ultralytics.yolo_edgequant"]
+
+
+def test_an_ethos_u_file_is_compiled_where_vela_is(finished, vela_program, caplog):
+    with caplog.at_level("INFO"):
+        litert._compile_ethos_u(finished, "nxp-imx93")
+    first, said = lines(caplog)
+    assert first == "compiling with vela..."
+    assert "vela 5.2.0 for ethos-u65-256" in said
+    assert "partition(s) on the Ethos-U65" in said
+    assert finished.with_name("raw_vela.tflite").read_bytes() == b"compiled"
+
+
+def test_where_vela_is_not_one_line_says_so(finished, monkeypatch, caplog):
+    def find():
+        raise MissingToolError("vela is not on PATH")
+
+    monkeypatch.setattr(vela, "find", find)
+    with caplog.at_level("INFO"):
+        litert._compile_ethos_u(finished, "nxp-imx93")
+    assert lines(caplog) == ["not compiled: vela is not on PATH"]
+    assert list(finished.parent.iterdir()) == [finished]
+
+
+def test_vela_that_fails_leaves_the_file(finished, vela_program):
+    vela_program("#!/bin/sh\necho internal error\nexit 3\n")
+    with pytest.raises(CompilerError, match=r"vela failed with status 3: internal error; '.*raw\.tflite' is kept"):
+        litert._compile_ethos_u(finished, "nxp-imx93")
+    assert finished.is_file()
+
+
+@pytest.mark.export
+@pytest.mark.parametrize("front", ["Python", "shell"])
+def test_both_front_ends_compile_for_an_ethos_u(front, shapes_model, shapes_data, vela_program, monkeypatch, caplog):
+    from yolo_edgequant import cli
+
+    arguments = {"target": "nxp-imx93", "data": str(shapes_data), "split": "train", "imgsz": 160, "verify": False}
+    with caplog.at_level("INFO"):
+        if front == "Python":
+            file = Path(YOLO(shapes_model).export(**arguments))
+        else:
+            cli.export([f"model={shapes_model}", *(f"{name}={value}" for name, value in arguments.items())])
+            file = shapes_model.with_name("shapes_full_integer_quant.tflite")
+    assert file.name == "shapes_full_integer_quant.tflite"
+    assert read(file).raw.arrangement == "grid"
+    assert file.with_name("shapes_full_integer_quant_vela.tflite").read_bytes() == b"compiled"
+    assert sum("vela 5.2.0 for ethos-u65-256" in line for line in lines(caplog)) == 1, "once"
+
+
+@pytest.mark.export
+def test_a_file_for_another_device_is_not_given_to_vela(shapes_model, shapes_data, vela_program):
+    arguments = {"target": "nxp-imx8mp", "data": shapes_data, "split": "train", "imgsz": 160, "verify": False}
+    file = Path(YOLO(shapes_model).export(**arguments))
+    assert {path.name for path in file.parent.iterdir()} == {"shapes.pt", file.name}

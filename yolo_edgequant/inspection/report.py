@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import shutil
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Group
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
@@ -120,6 +122,13 @@ def tables(inspection: Inspection) -> Group:
     if not inspection.findings:
         parts.append("[green]nothing is known against this file[/]")
     return Group(*parts)
+
+
+def as_text(inspection: Inspection) -> str:
+    """The tables as plain text, for a log; as wide as the terminal, and in a file or a pipe with all their columns."""
+    text = io.StringIO()
+    Console(file=text, width=shutil.get_terminal_size((160, 24)).columns).print(tables(inspection), soft_wrap=True)
+    return text.getvalue().rstrip()
 
 
 def worst(noise: tuple[Noise, ...]) -> list[Noise]:

@@ -16,7 +16,10 @@ from ultralytics.utils.export.tensorflow import tflite2edgetpu
 from .. import contract as contracts
 from ..contract import Contract
 from ..errors import CompilerError, MissingToolError
-from ..options import IO, Head
+from ..inspection import report, vela
+from ..inspection.examine import examine
+from ..log import LOGGER
+from ..options import IO, Head, Target
 from ..pipeline.finish import finish
 from ..pipeline.tflite import TFLiteBuild, calibrate, convert, logits, write
 from ..targets.formats import Format, Request
@@ -29,7 +32,7 @@ from .exporter import job_of
 
 
 def write_tflite(exporter: Exporter) -> str:
-    """Write the ``.tflite`` file that an exporter's request asks for, and compile it if it is for the Edge TPU.
+    """Write the ``.tflite`` file that an exporter's request asks for, and compile it for an Edge TPU or an Ethos-U.
 
     Args:
         exporter: of an export of ours, at the point where upstream would convert.
@@ -45,9 +48,11 @@ def write_tflite(exporter: Exporter) -> str:
         content, contract = finish(build, request, how)
     write(path, content, contract, exporter.metadata)
     exporter.edgequant_contract = contract
-    return (
-        _compile_edgetpu(path, contract, exporter.metadata) if request.profile.format == Format.EDGETPU else str(path)
-    )
+    if request.profile.format == Format.EDGETPU:
+        return _compile_edgetpu(path, contract, exporter.metadata)
+    if request.target in vela.CONFIGURATIONS:
+        _compile_ethos_u(path, request.target)
+    return str(path)
 
 
 def build_of(exporter: Exporter, model: nn.Module, request: Request, prefix: str) -> TFLiteBuild:
@@ -97,3 +102,24 @@ def _compile_edgetpu(path: Path, contract: Contract, facts: dict[str, Any]) -> s
         raise CompilerError(f"edgetpu_compiler left no '{compiled}'; '{path}' is kept")
     contracts.append(compiled, contract, facts)
     return str(compiled)
+
+
+def _compile_ethos_u(path: Path, target: Target) -> None:
+    """Compile a finished ``.tflite`` with vela, where that is installed, and say what runs where.
+
+    The compiled file lies beside the other, which stays the one to read: vela leaves no metadata.
+
+    Raises:
+        CompilerError: it failed; the ``.tflite`` stays.
+    """
+    try:
+        vela.find()
+    except MissingToolError as error:
+        LOGGER.info(f"not compiled: {error}")
+        return
+    LOGGER.info("compiling with vela...")
+    try:
+        inspection = examine(path, target, compiling=True, keep=path.parent)
+    except CompilerError as error:
+        raise CompilerError(f"{error}; '{path}' is kept") from error
+    LOGGER.info(report.as_text(inspection))
