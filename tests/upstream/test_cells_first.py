@@ -47,10 +47,10 @@ def exported():
     return make
 
 
-def decoded(model, image, turn=True, final=False, separate=False, integer=False):
+def decoded(model, image, turn=True, separate=False, integer=False):
     """The names of a model's outputs, and its outputs by name, as shares of the image."""
     head = heads.detection_head(model)
-    names = cells_first.decode(head, SIZE, turn, final, separate, integer)
+    names = cells_first.decode(head, SIZE, turn, separate, integer)
     outputs = given(model, image)
     assert len(outputs) == len(names)
     return names, dict(zip(names, outputs, strict=True))
@@ -88,30 +88,29 @@ def test_it_gives_what_upstreams_head_gives_in_pixels(exported, image, kind, int
         torch.testing.assert_close(outputs["prototypes"], prototypes[0])
 
 
-@pytest.mark.parametrize("integer", [False, True])
-def test_the_cells_of_an_nms_free_head_have_corners_and_its_reader_chooses(exported, image, integer):
+def test_the_cells_of_an_nms_free_head_have_corners_and_its_reader_chooses(exported, image):
     model = exported("yolo26", nms_free=True)
     head = heads.detection_head(model)
     (expected,) = given(model, image)
-    _, outputs = decoded(model, image, integer=integer)
+    _, outputs = decoded(model, image, integer=True)
     cells = in_pixels(model, outputs["detections"])
     assert cells.shape == (1, 4 + head.nc, CELLS)
     assert expected.shape == (1, 300, 6)
     torch.testing.assert_close(head.postprocess(cells.permute(0, 2, 1)), expected, atol=1e-3, rtol=1e-5)
 
 
-def test_a_final_nms_free_head_chooses_itself(exported, image):
+def test_an_nms_free_head_in_float_chooses_itself(exported, image):
     model = exported("yolo26", nms_free=True)
     (expected,) = given(model, image)
-    _, outputs = decoded(model, image, final=True)
+    _, outputs = decoded(model, image)
     assert expected[0, 0, 4] > 0.5, "it detects"
     pixels = outputs["detections"] * torch.tensor(pixel_factors(SIZE, 2, 6, None))
     torch.testing.assert_close(pixels, expected, atol=1e-3, rtol=1e-5)
 
 
-def test_the_branch_for_nms_gives_all_cells_even_if_it_is_final(exported, image):
+def test_the_branch_for_nms_gives_all_cells_in_float_too(exported, image):
     model = exported("yolo26")
-    assert decoded(model, image, final=True)[1]["detections"].shape[2] == CELLS
+    assert decoded(model, image)[1]["detections"].shape[2] == CELLS
 
 
 def test_rotated_boxes_of_integer_files_are_off_by_less_than_the_polynomials_are(exported, image):

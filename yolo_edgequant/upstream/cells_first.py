@@ -21,16 +21,16 @@ def is_possible(head: nn.Module) -> bool:
     return not heads.compares_with_texts(head) and not hasattr(head, "lrpc")
 
 
-def decode(head: nn.Module, size: tuple[int, int], turn: bool, final: bool, separate: bool, integer: bool) -> list[str]:
+def decode(head: nn.Module, size: tuple[int, int], turn: bool, separate: bool, integer: bool) -> list[str]:
     """Make a head, on this instance, decode in the unit square with the cells first.
 
     Args:
         head: from :func:`.heads.detection_head`, for which :func:`is_possible`.
         size: (height, width) of the input in pixels.
         turn: give rotated boxes; else as if their angle were 0, for a reader that turns them.
-        final: let an NMS-free head choose its detections; else its reader does.
         separate: give mask coefficients, angles and keypoints as an output of their own.
-        integer: the arithmetic will be in 8 bits, which have neither sine nor cosine.
+        integer: the arithmetic will be in 8 bits, which have neither sine nor cosine, and in which the reader chooses
+            an NMS-free head's detections; in float the head does.
 
     Returns:
         The names of the model's outputs, in order: (B, 4 + nc + extra, A) detections, or (B, N, 6 + extra) that the
@@ -65,7 +65,7 @@ def decode(head: nn.Module, size: tuple[int, int], turn: bool, final: bool, sepa
             added = in_torch.keypoints(added, tuple(self.kpt_shape), grid, *keypoint)
         if added is not None and not separate:
             detections = torch.cat((detections, added), 1)
-        if self.end2end and final:
+        if self.end2end and not integer:
             detections = self.postprocess(detections.permute(0, 2, 1))
         outputs = [detections]
         if added is not None and separate:
