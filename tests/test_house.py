@@ -17,7 +17,7 @@ FLOORS = (
     ("tflite", "openvino"),
     *(("verification",), ("training",), ("pipeline",), ("inspection",), ("patches",)),
     ("bench", "demo"),
-    *(("describe",), ("doctor", "target_report"), ("finetuning",), ("cli",), ("__init__",)),
+    *(("describe",), ("doctor", "series", "target_report"), ("finetuning",), ("cli",), ("__init__",)),
 )
 
 #: Why a file imports inside functions. Files without an entry may not.

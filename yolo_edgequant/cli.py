@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
 
-from . import target_report
+from . import series, target_report
 from ._version import __version__
 from .describe import describe
 from .errors import EdgeQuantError, MissingToolError, OptionError
@@ -270,9 +270,21 @@ def inspect(
 
 
 @app.command()
-def patches() -> None:
-    """Print every patch of Ultralytics as a diff against the installed version."""
-    typer.echo(describe())
+def patches(
+    standalone: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write the patches to that go upstream: for `git am`, and without this library."),
+    ] = None,
+) -> None:
+    """Print every patch of Ultralytics as a diff against the installed version, or write those that stand alone.
+
+    Example: yolo-edgequant patches --standalone series && git am series/ultralytics/*.patch
+    """
+    if standalone is None:
+        typer.echo(describe())
+        return
+    for file in series.write(standalone):
+        console.print(f"written: {file}", soft_wrap=True)
 
 
 @app.command()
