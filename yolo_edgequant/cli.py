@@ -394,6 +394,8 @@ def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> No
 
         done = run(settings, rows, out, tell, show)
     console.print(report.table(done))
+    if (scores := report.scores(done)) is not None:
+        console.print(scores)
     if markdown:
         typer.echo(report.markdown(done))
     for row in done:
