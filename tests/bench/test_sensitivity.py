@@ -8,7 +8,7 @@ from rich.console import Console
 from yolo_edgequant.bench import sensitivity
 from yolo_edgequant.bench.sensitivity import Row, Settings
 from yolo_edgequant.demo.train import SIZE, WEIGHTS
-from yolo_edgequant.errors import DataError, OptionError
+from yolo_edgequant.errors import DataError, OptionError, UnsupportedModelError
 
 ROWS = [
     Row("the file as it is", "", 0.30812, 0.98741, 0.00312),
@@ -42,11 +42,15 @@ def test_other_formats_are_refused(name):
 
 
 def test_a_task_without_boxes_is_refused(monkeypatch):
-    from yolo_edgequant.upstream.validation import Validation
-
-    monkeypatch.setattr(sensitivity, "validate", lambda *arguments, **more: Validation(0.5, 0.5, None))
-    with pytest.raises(DataError, match="for models that find boxes; this is a detect model"):
+    original = sensitivity.YOLO
+    monkeypatch.setattr(sensitivity, "YOLO", lambda path: original("yolov8n-cls.yaml"))
+    with pytest.raises(UnsupportedModelError, match="for models that find boxes; this is a classify model"):
         sensitivity.run(Settings(WEIGHTS, WEIGHTS, "litert", (160, 160)), Console(quiet=True))
+
+
+def test_a_missing_split_is_refused(shapes_data):
+    with pytest.raises(DataError, match=r"no images: .*split='train and other'"):
+        sensitivity.run(Settings(WEIGHTS, shapes_data, "litert", (160, 160), split="other"), Console(quiet=True))
 
 
 @pytest.mark.export

@@ -10,16 +10,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..errors import DataError, OptionError
+from ..errors import OptionError, UnsupportedModelError
 from ..files import atomic_write
 from ..patches.litert import export_and_keep
 from ..pipeline.variants import Variant, variants
 from ..targets.formats import Format
-from ..upstream.image_statistics import ImageStatistics
+from ..upstream import data, heads
 from ..upstream.models import YOLO, quiet
 from ..upstream.validation import validate
 from ..verification.bootstrap import Resampled
@@ -88,36 +89,37 @@ def run(settings: Settings, console: Console) -> list[Row]:
 
     Raises:
         OptionError: another format.
-        DataError: a task without boxes, or a model that finds nothing.
+        UnsupportedModelError: it finds no boxes.
+        DataError: there is no such data set or split, or the FP32 model finds nothing in it.
         RecipeError: the last convolutions were not found.
     """
     if settings.format not in FORMATS:
         raise OptionError(f"format {settings.format!r} is not one that sensitivity is for: {', '.join(FORMATS)}")
     float_model = YOLO(str(settings.model))
-    task = float_model.task
+    if heads.detection_head(float_model.model) is None:
+        raise UnsupportedModelError(f"sensitivity is for models that find boxes; this is a {float_model.task} model")
+    data.check(settings.data, [settings.calibration_split, settings.split], float_model.task)
     validation = {"imgsz": max(settings.imgsz), "split": settings.split, "batch": 1, "rect": False, "workers": 1}
-
-    def measured(file: YOLO | Path) -> tuple[float, ImageStatistics]:
-        with quiet():
-            result = validate(file, settings.data, task, **validation)
-        if result.images is None:
-            raise DataError(f"sensitivity is for models that find boxes; this is a {task} model")
-        return result.map, result.images
-
     console.print("validating the FP32 model")
-    resampled = Resampled(measured(float_model)[1])
+    with quiet():
+        resampled = Resampled(validate(float_model, settings.data, **validation).images)
+
+    def measured(file: Path) -> tuple[float, np.ndarray]:
+        """The mAP50-95, and those of the draws."""
+        with quiet():
+            result = validate(file, settings.data, float_model.task, **validation)
+        return result.map, resampled.maps(result.images)
+
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(settings.model, folder)  # the export writes beside it
         path, build = export_and_keep(YOLO(copy), **_export_arguments(settings))
         console.print("validating the file as it is")
-        accuracy, statistics = measured(path)
-        as_it_is = resampled.maps(statistics)
+        accuracy, as_it_is = measured(path)
         kept = resampled.retention(as_it_is)
         rows = [Row(AS_IT_IS, "", accuracy, kept.value, kept.error)]
         for variant in _shown(variants(build, settings.by_layer), console):
             place = Path(tempfile.mkdtemp(dir=folder))
-            accuracy, statistics = measured(build.save(variant.make(), place))
-            maps = resampled.maps(statistics)
+            accuracy, maps = measured(build.save(variant.make(), place))
             kept, more = resampled.retention(maps), resampled.difference(maps, as_it_is)
             rows.append(Row(variant.name, variant.kind, accuracy, kept.value, kept.error, more.value, more.error))
     return rows
