@@ -34,6 +34,15 @@ def test_a_wrong_detection_costs_by_its_rank():
     assert mean_average_precision(last, once(last))[0] > 0.99
 
 
+def test_equal_scores_count_in_the_order_of_the_images():
+    hit, miss = [(0, 0.5, 10)], [(0, 0.5, 0)]
+    first, last = (
+        detections(images, labels) for images, labels in (([hit, miss], [[0], []]), ([miss, hit], [[], [0]]))
+    )
+    assert mean_average_precision(first, once(first))[0] > 0.99
+    assert mean_average_precision(last, once(last))[0] == pytest.approx(0.5, abs=0.01)
+
+
 def test_detections_of_a_class_without_labels_cost_nothing():
     one = detections([[(0, 0.9, 10)]], labels=[[0]])
     more = detections([[(7, 0.95, 0), (0, 0.9, 10)]], labels=[[0]])

@@ -37,7 +37,7 @@ class Row:
 
     Attributes:
         name, kind: as :class:`..pipeline.variants.Variant` has them; kind is empty for the file as it is.
-        map: mAP50-95, 0 to 1.
+        map: mAP50-95, 0 to 1, objects of equal scores in the order of the images; Ultralytics leaves their order open.
         retention, retention_error: share of the float model's mAP50-95 that is kept, and its standard error.
         difference, difference_error: from the retention of the file as it is, and its own standard error; None for it.
     """
@@ -104,24 +104,24 @@ def run(settings: Settings, console: Console) -> list[Row]:
     with quiet():
         resampled = Resampled(validate(float_model, settings.data, **validation).images)
 
-    def measured(file: Path) -> tuple[float, np.ndarray]:
-        """The mAP50-95, and those of the draws."""
+    def measured(file: Path) -> np.ndarray:
+        """The mAP50-95 of the images as they are, and of the draws."""
         with quiet():
-            result = validate(file, settings.data, float_model.task, **validation)
-        return result.map, resampled.maps(result.images)
+            return resampled.maps(validate(file, settings.data, float_model.task, **validation).images)
 
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copy(settings.model, folder)  # the export writes beside it
         path, build = export_and_keep(YOLO(copy), **_export_arguments(settings))
         console.print("validating the file as it is")
-        accuracy, as_it_is = measured(path)
+        as_it_is = measured(path)
         kept = resampled.retention(as_it_is)
-        rows = [Row(AS_IT_IS, "", accuracy, kept.value, kept.error)]
+        rows = [Row(AS_IT_IS, "", float(as_it_is[0]), kept.value, kept.error)]
         for variant in _shown(variants(build, settings.by_layer), console):
             place = Path(tempfile.mkdtemp(dir=folder))
-            accuracy, maps = measured(build.save(variant.make(), place))
+            maps = measured(build.save(variant.make(), place))
             kept, more = resampled.retention(maps), resampled.difference(maps, as_it_is)
-            rows.append(Row(variant.name, variant.kind, accuracy, kept.value, kept.error, more.value, more.error))
+            figures = (float(maps[0]), kept.value, kept.error, more.value, more.error)
+            rows.append(Row(variant.name, variant.kind, *figures))
     return rows
 
 

@@ -13,7 +13,8 @@ def mean_average_precision(statistics: ImageStatistics, draws: np.ndarray) -> np
     """(R,) mAP50-95, 0 to 1, of R draws: the mean over the overlaps and the classes that have a label in the draw.
 
     Each image once gives Ultralytics' mAP. An image that was drawn more often takes one step of the curve for each of
-    its detections, weighed by how often, where Ultralytics takes several: mAP differs by less than 0.001.
+    its detections, weighed by how often, where Ultralytics takes several: mAP differs by less than 0.001. Equal scores
+    count in the order of the images. Ultralytics leaves it open, and an INT8 file has few scores: 661 among 186,000.
 
     Args:
         statistics: of I images.
