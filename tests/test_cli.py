@@ -20,7 +20,7 @@ from yolo_edgequant.patches import REGISTRY
 from yolo_edgequant.processes import environment
 
 FULL = {"map": 0.5, "map50": 0.6, "retention": 0.9, "latency_ms": 1.0, "size_mb": 1.0, "export_s": 1.0, "peak_mb": 9.0}
-COMMANDS = ["export", "predict", "val", "finetune", "bench", "demo", "run"]
+COMMANDS = ["export", "predict", "val", "finetune", "bench", "sensitivity", "demo", "run"]
 COMMANDS += ["inspect", "patches", "doctor", "targets", "check"]
 
 
@@ -215,6 +215,54 @@ def test_bench_passes_its_options_on_and_saves_the_table(command, files, ran, tm
     assert "| litert | float | channel | activation | 0.5000 |" in out
     lines = [line.split(", ")[:2] for line in out.splitlines() if ", mAP50-95 0.5000, " in line]
     assert lines == [["  litert", "stock"], ["  litert", "float"], ["  openvino", "stock"], ["  openvino", "float"]]
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Stands for the measuring: the settings that it was called with."""
+    from yolo_edgequant.bench import sensitivity
+
+    calls = []
+
+    def run(settings, console):
+        calls.append(settings)
+        return [sensitivity.Row(sensitivity.AS_IT_IS, "", 0.31, 0.987, 0.003)]
+
+    monkeypatch.setattr(sensitivity, "run", run)
+    return calls
+
+
+def test_sensitivity_passes_its_options_on_and_saves_the_table(command, files, measured, tmp_path):
+    code, out, _ = command(
+        *(
+            "sensitivity",
+            files[0],
+            "--data",
+            files[1],
+            "--format",
+            "tflite",
+            "--head",
+            "raw",
+            "--granularity",
+            "tensor",
+        ),
+        *("--imgsz", "320,640", "--split", "test", "--calibration-split", "val", "--fraction", "0.25", "--layers"),
+        *("--json", tmp_path / "kept" / "rows.json", "--markdown"),
+    )
+    assert code == 0
+    (settings,) = measured
+    assert (settings.model, settings.data, settings.format, settings.imgsz) == (*files, "tflite", (320, 640))
+    assert (settings.split, settings.calibration_split, settings.fraction) == ("test", "val", 0.25)
+    assert (settings.by_layer, settings.options) == (True, {"head": "raw", "granularity": "tensor"})
+    assert "| all | the file as it is | 0.3100 | 98.7% | 0.30 | - | - |" in out
+    assert json.loads((tmp_path / "kept" / "rows.json").read_text())[0]["map"] == 0.31
+
+
+def test_sensitivity_with_missing_files_or_a_bad_fraction_does_no_work(command, files, measured):
+    assert command("sensitivity", "other.pt", "--data", files[1])[2].startswith("error: model 'other.pt' not found")
+    assert command("sensitivity", files[0], "--data", "other.yaml")[2].startswith("error: data 'other.yaml' not found")
+    assert "--fraction 0.0 is not" in command("sensitivity", files[0], "--data", files[1], "--fraction=0")[2]
+    assert measured == []
 
 
 def test_bench_with_a_failed_row_prints_why_saves_and_exits_with_1(command, files, ran, tmp_path):

@@ -177,6 +177,42 @@ def bench(
 
 
 @app.command()
+def sensitivity(
+    model: Annotated[Path, typer.Argument(help="Float checkpoint (.pt).")],
+    data: Annotated[Path, typer.Option(help="Data set YAML, for calibration and validation.")],
+    format: Annotated[str, typer.Option(help="litert or tflite.")] = "litert",
+    head: Annotated[str, typer.Option(help="float, int8 or raw.")] = "float",
+    granularity: Annotated[str, typer.Option(help="channel or tensor.")] = "channel",
+    imgsz: Annotated[str, typer.Option(help="One number, or height,width.")] = "640",
+    split: Annotated[str, typer.Option(help="Split to validate on.")] = "val",
+    calibration_split: Annotated[str, typer.Option(help="Split to calibrate on.")] = "train",
+    fraction: Annotated[float, typer.Option(help="Share of that split to calibrate on, above 0 and at most 1.")] = 1.0,
+    layers: Annotated[bool, typer.Option("--layers", help="Also with each layer in float, one by one.")] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", help="File for all of it, for programs.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown, too.")] = False,
+) -> None:
+    """Show where a .tflite file's last points go: what it would keep with parts in float, with standard errors.
+
+    Example: yolo-edgequant sensitivity yolov8n.pt --data coco.yaml --fraction 0.38 --json sensitivity.json
+    """
+    _require_file(model, "model")
+    _require_file(data, "data")
+    if not 0 < fraction <= 1:
+        raise OptionError(f"--fraction {fraction} is not above 0 and at most 1")
+    from .bench import sensitivity as table
+
+    options = {"head": head, "granularity": granularity}
+    settings = table.Settings(model, data, format, _size(imgsz), calibration_split, fraction, split, layers, options)
+    rows = table.run(settings, console)
+    console.print(table.table(rows), soft_wrap=True)
+    if markdown:
+        typer.echo(table.markdown(rows))
+    if as_json is not None:
+        table.save(rows, as_json)
+        console.print(f"written: {as_json}", soft_wrap=True)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the drawn images, the files and the table.")] = Path("demo"),
     calibration: Annotated[int, typer.Option(min=1, help="Images to calibrate on.")] = 128,
@@ -388,6 +424,8 @@ def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> No
 
         done = run(settings, rows, out, tell, show)
     console.print(report.table(done))
+    if (scores := report.scores(done)) is not None:
+        console.print(scores)
     if markdown:
         typer.echo(report.markdown(done))
     for row in done:

@@ -8,13 +8,15 @@ from rich.console import Console
 from yolo_edgequant.bench import report
 from yolo_edgequant.bench.run import Row
 
-FULL = Row("litert", "float", "channel", "minmax", 0.35218, 0.5, 0.9651, 41.26, 3.456, 12.34, 812.4)
+FULL = Row(
+    "litert", "float", "channel", "minmax", 0.35218, 0.5, 0.9651, 41.26, 3.456, 12.34, 812.4, retention_error=0.00456
+)
 EMPTY = Row("openvino", "stock")
 FAILED = Row("tflite", "int8", "tensor", "minmax", error='export failed: it, says "no"')
 ROWS = [FULL, EMPTY, FAILED]
 
-CELLS = ["litert", "float", "channel", "minmax", "0.3522", "0.5000", "96.5%", "41.3", "3.46", "12.3", "812"]
-TITLES = "format head weights ranges mAP50-95 mAP50 retention|latency ms|size MB|export s|peak MB"
+CELLS = ["litert", "float", "channel", "minmax", "0.3522", "0.5000", "96.5%", "0.46%", "41.3", "3.46", "12.3", "812"]
+TITLES = "format head weights ranges mAP50-95 mAP50 retention ±|latency ms|size MB|export s|peak MB"
 
 
 def shown(rows):
@@ -27,8 +29,8 @@ def shown(rows):
 def test_table_prints_every_figure_in_its_column():
     full, empty, failed = shown(ROWS)
     assert full == CELLS
-    assert empty == ["openvino", "stock", *["-"] * 9]
-    assert failed == ["tflite", "int8", "tensor", "minmax", "failed", *["-"] * 6]
+    assert empty == ["openvino", "stock", *["-"] * 10]
+    assert failed == ["tflite", "int8", "tensor", "minmax", "failed", *["-"] * 7]
 
 
 def test_a_zero_is_a_figure_and_not_a_gap():
@@ -40,11 +42,11 @@ def test_markdown_is_a_table_with_the_same_cells():
     lines = report.markdown(ROWS).splitlines()
     split = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert len(lines) == 2 + len(ROWS)
-    assert split[0] == ["format", "head", "weights", "ranges", "mAP50-95", "mAP50", "retention", *TITLES.split("|")[1:]]
+    assert split[0] == [*TITLES.split("|")[0].split(), *TITLES.split("|")[1:]]
     assert set(split[1]) == {"---"}
     assert split[2] == CELLS
-    assert split[3] == ["openvino", "stock", *["-"] * 9]
-    assert {len(cells) for cells in split} == {11}
+    assert split[3] == ["openvino", "stock", *["-"] * 10]
+    assert {len(cells) for cells in split} == {12}
 
 
 def test_markdown_marks_a_failed_row_as_the_table_does():
@@ -68,13 +70,13 @@ def test_corrections_have_a_column_if_some_were_left_out():
 
 def test_a_row_that_could_not_be_timed_keeps_its_figures():
     (row,) = shown([replace(FULL, latency_ms=None, error="not timed: out of luck")])
-    assert row == [*CELLS[:7], "failed", *CELLS[8:]]
+    assert row == [*CELLS[:8], "failed", *CELLS[9:]]
 
 
 def test_a_row_is_a_line_with_what_is_known_of_it():
     assert report.line(FULL) == (
-        "  litert, float, channel, minmax, mAP50-95 0.3522, mAP50 0.5000, retention 96.5%, latency ms 41.3, "
-        "size MB 3.46, export s 12.3, peak MB 812"
+        "  litert, float, channel, minmax, mAP50-95 0.3522, mAP50 0.5000, retention 96.5%, ± 0.46%, "
+        "latency ms 41.3, size MB 3.46, export s 12.3, peak MB 812"
     )
     assert report.line(EMPTY) == "  openvino, stock"
     assert report.line(Row("pytorch", "fp32", map=0.4, map50=0.5, retention=1.0)) == (
@@ -85,6 +87,24 @@ def test_a_row_is_a_line_with_what_is_known_of_it():
 def test_a_line_says_where_a_row_failed():
     assert report.line(FAILED) == "  tflite, int8, tensor, minmax, mAP50-95 failed"
     assert report.line(replace(FULL, latency_ms=None, error="not timed")).count("latency ms failed") == 1
+
+
+SCORES = {"f1_float": 0.45284, "f1": 0.44128, "threshold_shift": 0.0031, "score_change": -0.02158}
+
+
+def test_scores_have_a_table_of_their_own_if_they_were_compared():
+    out = io.StringIO()
+    Console(file=out, width=160, force_terminal=False).print(report.scores([replace(FULL, **SCORES), EMPTY]))
+    cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in out.getvalue().splitlines() if "│" in line]
+    assert cells == [[*CELLS[:4], "0.4528", "0.4413", "+0.003", "-0.022"]]
+    assert report.scores(ROWS) is None
+    assert report.markdown(ROWS).count("---") == 12
+
+
+def test_markdown_has_the_scores_below():
+    first, second = report.markdown([replace(FULL, **SCORES), EMPTY]).split("\n\n")
+    assert len(first.splitlines()) == 4
+    assert second.splitlines()[2:] == ["| litert | float | channel | minmax | 0.4528 | 0.4413 | +0.003 | -0.022 |"]
 
 
 def test_json_has_every_field_of_every_row(tmp_path):

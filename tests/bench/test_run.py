@@ -4,12 +4,16 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from tests.detections import random_detections
 from yolo_edgequant.bench import run as bench
 from yolo_edgequant.bench.run import Row, Settings, WorkerError, cases
 from yolo_edgequant.errors import EdgeQuantError, OptionError
+from yolo_edgequant.verification.bootstrap import retention
+from yolo_edgequant.verification.score_shift import score_shift
 
 
 def test_cases_are_every_possible_combination_in_order():
@@ -142,9 +146,10 @@ def settings(tmp_path):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """Stands for the worker: calls in order, with accuracies from the path and failures by format."""
+    """Stands for the worker: calls in order, with accuracies and statistics by path, and failures by format."""
     calls = []
     failing = {}
+    found = {}
 
     def step(name, arguments, folder):
         calls.append((name, arguments))
@@ -158,10 +163,16 @@ def steps(monkeypatch):
         if name == "images":
             count = len(arguments["paths"])
             return {"milliseconds": [20.0 + index for index in range(count)], "decoding": [1.0] * count}, 0
-        return {"map": 0.4 if arguments["path"].endswith("model.pt") else 0.3, "map50": 0.5}, 0
+        result = {"map": 0.4 if arguments["path"].endswith("model.pt") else 0.3, "map50": 0.5}
+        images = found.get(Path(arguments["path"]).name)
+        if images is not None:
+            Path(arguments["images"]).parent.mkdir(parents=True, exist_ok=True)
+            images.save(Path(arguments["images"]))
+            result["images"] = arguments["images"]
+        return result, 0
 
     monkeypatch.setattr(bench, "_step", step)
-    step.calls, step.failing = calls, failing
+    step.calls, step.failing, step.found = calls, failing, found
     return step
 
 
@@ -171,6 +182,20 @@ def test_run_fills_the_rows_and_puts_fp32_in_front(settings, steps, tmp_path):
         Row("pytorch", "fp32", map=0.4, map50=0.5, retention=1.0),
         Row("litert", "float", "channel", "activation", 0.3, 0.5, pytest.approx(0.75), 10.0, 2.5, 3.0, 700.0),
     ]
+
+
+def test_run_compares_what_was_found_in_each_image(settings, steps, tmp_path):
+    reference, quantized = random_detections(30, 0), random_detections(30, 0, noise=0.1)
+    steps.found |= {"model.pt": reference, "file": quantized}
+    original, row = bench.run(settings, [Row("litert", "float")], tmp_path / "out", lambda text: None)
+    shift = score_shift(reference, quantized)
+    assert (row.f1_float, row.f1, row.threshold_shift, row.score_change) == (
+        *(shift.f1_float, shift.f1, shift.threshold_shift, shift.score_change),
+    )
+    assert row.retention_error == retention(reference, quantized).error > 0
+    assert original.retention_error is None
+    files = [arguments["images"] for name, arguments in steps.calls if name == "validate"]
+    assert len(set(files)) == 2, "each file's in its own folder"
 
 
 def test_run_goes_on_after_a_failed_row_and_times_land_on_the_right_rows(settings, steps, tmp_path):

@@ -63,6 +63,12 @@ def test_a_whole_bench_fills_every_row(whole):
         assert 0.5 < row.size_mb < 2
         assert 1 < row.export_s < 200
         assert 500 < row.peak_mb < 8000
+        assert row.retention_error > 0
+        assert abs(row.threshold_shift) < 0.5
+        assert abs(row.score_change) < 0.3
+        assert reference.map < row.f1_float <= 1
+    assert ours.f1 > 0.95 * ours.f1_float
+    assert ours.retention_error < 0.03
     assert ours.retention > 0.95
     assert openvino.retention > 0.85
     assert stock.decoding_ms is None

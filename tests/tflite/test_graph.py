@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from tests.graphs import Network
+from yolo_edgequant.options import IO, Granularity, Head
+from yolo_edgequant.tflite.calibrated import calibrate
 from yolo_edgequant.tflite.graph import Graph
 
 
@@ -111,3 +113,18 @@ def test_a_split_hands_on_what_it_reads_second():
     other = network.add("SLICE", (network.input, network.constant([0] * 4, np.int32)), (1, 8, 8, 2))
     graph = Graph(network.content(half, other))
     assert [graph.source(op) for op in graph.operations] == [network.input] * 2
+
+
+def test_the_grid_and_the_real_values_of_what_is_in_integers(small, pictures):
+    file = Graph(calibrate(small, pictures).quantize(Head.INT8, Granularity.CHANNEL, IO.INT8))
+    layers = [op for op in file.operations if op.kind == "CONV_2D"]
+    originals = [op for op in small.operations if op.kind == "CONV_2D"]
+    for layer, original in zip(layers, originals, strict=True):
+        weights, before = file.dequantized(layer.inputs[1]), small.constant(original.inputs[1])
+        steps = np.abs(before).reshape(len(before), -1).max(1) / 127
+        assert (np.abs(weights - before).reshape(len(before), -1).max(1) <= 0.51 * steps).all()
+        assert file.dequantized(layer.inputs[2]).dtype == np.float32
+        assert len(file.grid(layer.outputs[0]).scale) == 1
+        assert file.dequantized(layer.outputs[0]) is None, "it is computed"
+    assert small.grid(originals[0].outputs[0]) is None
+    assert small.dequantized(originals[0].inputs[1]) is None, "it is in float"

@@ -22,10 +22,17 @@ _COLUMNS = (
     ("map", "mAP50-95", "{:.4f}"),
     ("map50", "mAP50", "{:.4f}"),
     ("retention", "retention", "{:.1%}"),
+    ("retention_error", "±", "{:.2%}"),
     ("latency_ms", "latency ms", "{:.1f}"),
     ("size_mb", "size MB", "{:.2f}"),
     ("export_s", "export s", "{:.1f}"),
     ("peak_mb", "peak MB", "{:.0f}"),
+)
+_SCORES = (
+    ("f1_float", "F1 of FP32", "{:.4f}"),
+    ("f1", "F1", "{:.4f}"),
+    ("threshold_shift", "best threshold", "{:+.3f}"),
+    ("score_change", "an object's score", "{:+.3f}"),
 )
 _ON_REQUEST = (("image_ms", "image to boxes ms", "{:.1f}"), ("decoding_ms", "decoding ms", "{:.2f}"))
 
@@ -41,6 +48,23 @@ def table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def scores(rows: Sequence[Row]) -> Table | None:
+    """A second table: whether the scores still mean what the FP32 model's do; None without such figures."""
+    rows = [row for row in rows if row.f1 is not None]
+    if not rows:
+        return None
+    table = Table(
+        title="scores: F1 at FP32's best threshold, and what changed",
+        caption="F1 at an overlap of 0.5, mean of classes",
+    )
+    columns = (*_COLUMNS[:4], *_SCORES)
+    for name, title, _ in columns:
+        table.add_column(title, justify="left" if name in _OPTIONS else "right")
+    for row in rows:
+        table.add_row(*_cells(row, columns), style="dim" if row.head == "stock" else None)
+    return table
+
+
 def line(row: Row) -> str:
     """A filled row as one line, for a log."""
     cells = zip(_COLUMNS, _cells(row, _COLUMNS), strict=True)
@@ -50,8 +74,13 @@ def line(row: Row) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The same table for a README."""
-    columns = _columns(rows)
+    """The same tables for a README."""
+    scored = [row for row in rows if row.f1 is not None]
+    tables = [(rows, _columns(rows)), *([(scored, (*_COLUMNS[:4], *_SCORES))] if scored else [])]
+    return "\n\n".join(_markdown(*table) for table in tables)
+
+
+def _markdown(rows: Sequence[Row], columns: Sequence[tuple[str, str, str]]) -> str:
     lines = ["| " + " | ".join(title for _, title, _ in columns) + " |", "| --- " * len(columns) + "|"]
     lines += ["| " + " | ".join(_cells(row, columns)) + " |" for row in rows]
     return "\n".join(lines)

@@ -21,6 +21,9 @@ from ..errors import EdgeQuantError, OptionError
 from ..options import ExportOptions
 from ..processes import environment, usable_threads
 from ..targets.formats import PROFILES, resolve
+from ..upstream.image_statistics import ImageStatistics
+from ..verification import bootstrap
+from ..verification.score_shift import score_shift
 
 #: Formats that this machine can run as well as make.
 FORMATS = tuple(name for name in PROFILES if name != "edgetpu")
@@ -67,6 +70,10 @@ class Row:
         peak_mb: peak resident memory of the exporting process and its children, 10^6 bytes.
         image_ms: median from image to boxes, milliseconds; ours through the runtime, stock through ``YOLO.predict``.
         decoding_ms: of this, what follows the interpreter.
+        retention_error: standard error of the retention, by bootstrap over the validation images.
+        f1_float, f1: of the FP32 model and of this one at the threshold of scores where FP32's is best, 0 to 1.
+        threshold_shift: how much higher this one's best threshold is.
+        score_change: mean change of the score of an object that both models found.
         error: why figures are missing.
     """
 
@@ -83,6 +90,11 @@ class Row:
     peak_mb: float | None = None
     image_ms: float | None = None
     decoding_ms: float | None = None
+    retention_error: float | None = None
+    f1_float: float | None = None
+    f1: float | None = None
+    threshold_shift: float | None = None
+    score_change: float | None = None
     corrections: str = "-"
     error: str | None = None
 
@@ -161,7 +173,7 @@ def run(
     }
     report("validating the FP32 model")
     original = {"path": str(settings.model.resolve()), "stock": True, **_branch(settings)}
-    reference, _ = _step("validate", {**original, **validation}, folder)
+    reference, _ = _step("validate", {**original, **validation, "images": _images(folder)}, folder)
     done = [Row("pytorch", "fp32", map=reference["map"], map50=reference["map50"], retention=1.0)]
     show(done)
     paths: dict[int, str] = {}
@@ -172,14 +184,16 @@ def run(
             report(f"[{number}/{len(rows)}] exporting {name}")
             filled, path = export(settings, row, place)
             report(f"[{number}/{len(rows)}] validating {name}")
-            metrics, _ = _step("validate", {"path": path, "stock": row.head == "stock", **validation}, place)
+            arguments = {"path": path, "stock": row.head == "stock", "images": _images(place), **validation}
+            metrics, _ = _step("validate", arguments, place)
         except WorkerError as error:
             done.append(replace(row, error=str(error)))
             show(done)
             continue
         paths[len(done)] = path
         retention = metrics["map"] / reference["map"] if reference["map"] else None
-        done.append(replace(filled, map=metrics["map"], map50=metrics["map50"], retention=retention))
+        figures = {"map": metrics["map"], "map50": metrics["map50"], "retention": retention}
+        done.append(replace(filled, **figures, **_by_image(reference, metrics)))
         show(done)
     if paths:
         report(f"timing {len(paths)} files in turns")
@@ -196,6 +210,26 @@ def run(
         }
         _time(done, list(paths), "images", arguments, settings, folder)
     return done
+
+
+def _images(place: Path) -> str:
+    """The file for what was found in each image."""
+    return str(place.resolve() / "images.npz")
+
+
+def _by_image(reference: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a row that need what was found in each image; none of tasks without boxes."""
+    if not reference["map"] or "images" not in reference or "images" not in metrics:
+        return {}
+    original, quantized = (ImageStatistics.load(Path(of["images"])) for of in (reference, metrics))
+    shift = score_shift(original, quantized)
+    return {
+        "retention_error": bootstrap.retention(original, quantized).error,
+        "f1_float": shift.f1_float,
+        "f1": shift.f1,
+        "threshold_shift": shift.threshold_shift,
+        "score_change": shift.score_change,
+    }
 
 
 def export(settings: Settings, row: Row, place: Path) -> tuple[Row, str]:

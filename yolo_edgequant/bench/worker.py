@@ -53,24 +53,28 @@ def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
     return {"path": str(file), "seconds": seconds, "bytes": size}
 
 
-def validate(path: str, stock: bool, **arguments: Any) -> dict[str, Any]:
+def validate(path: str, stock: bool, images: str, **arguments: Any) -> dict[str, Any]:
     """Validate a file.
 
     Args:
         path: checkpoint or exported file.
         stock: without our patches.
+        images: file for what was found in each image, if the task has boxes.
         arguments: of ``model.val``.
 
     Returns:
-        ``map`` (mAP50-95) and ``map50`` of the task's own output, 0 to 1.
+        ``map`` (mAP50-95) and ``map50`` of the task's own output, 0 to 1; ``images`` if that file was written.
     """
     if stock:
         REGISTRY.disable()
-    from ..upstream.models import YOLO
-    from ..upstream.validation import main_map, main_map50
+    from ..upstream import validation
 
-    metrics = YOLO(path).val(plots=False, verbose=False, batch=1, rect=False, workers=1, **arguments)
-    return {"map": main_map(metrics.results_dict), "map50": main_map50(metrics.results_dict)}
+    result = validation.validate(path, batch=1, rect=False, workers=1, **arguments)
+    figures = {"map": result.map, "map50": result.map50}
+    if result.images is None:
+        return figures
+    result.images.save(Path(images))
+    return {**figures, "images": images}
 
 
 def latency(paths: list[str], threads: int) -> dict[str, Any]:

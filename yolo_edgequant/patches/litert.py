@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 from ultralytics.engine.exporter import Exporter, NMSModel
+from ultralytics.engine.model import Model
 from ultralytics.utils import colorstr
 from ultralytics.utils.export.tensorflow import tflite2edgetpu
 
@@ -42,7 +43,7 @@ def write_tflite(exporter: Exporter) -> str:
         if hasattr(module, "format"):
             module.format = Format.LITERT.value  # some of upstream's heads give OpenVINO something else
     model = NMSModel(exporter.model, exporter.args) if exporter.args.nms else exporter.model
-    build = build_of(exporter, model, request, colorstr("LiteRT:"))
+    build = exporter.edgequant_build = build_of(exporter, model, request, colorstr("LiteRT:"))
     path = exporter.file.with_name(f"{exporter.file.stem}_{file_tag(request)}.tflite")
     with search(exporter, exporter.file.with_name(f"{exporter.file.stem}_sensitivity.json")) as how:
         content, contract = finish(build, request, how)
@@ -53,6 +54,22 @@ def write_tflite(exporter: Exporter) -> str:
     if request.target in vela.CONFIGURATIONS:
         _compile_ethos_u(path, request.target)
     return str(path)
+
+
+def export_and_keep(model: Model, **arguments: Any) -> tuple[Path, TFLiteBuild]:
+    """Export a ``.tflite`` file, and keep what it was made of, so that it can be quantized in other ways.
+
+    Args:
+        model: float.
+        arguments: Ultralytics' own, of ``export``, and our options.
+
+    Returns:
+        The file, and its build.
+    """
+    builds: list[TFLiteBuild] = []
+    model.add_callback("on_export_end", lambda exporter: builds.append(exporter.edgequant_build))
+    path = Path(model.export(**arguments))
+    return path, builds[-1]
 
 
 def build_of(exporter: Exporter, model: nn.Module, request: Request, prefix: str) -> TFLiteBuild:

@@ -114,13 +114,23 @@ class TFLiteBuild:
     def quantize(self, in_float: Sequence[str] = ()) -> bytes:
         """See :class:`.int8_build.Int8Build`."""
         kept = tuple(op for name in in_float for op in self._operations[name])
-        return self._quantize(Rule(f"the {len(in_float)} most sensitive layers", True, kept) if kept else None)
+        return self.with_rule(Rule(f"the {len(in_float)} most sensitive layers", True, kept) if kept else None)
+
+    def with_rule(self, in_float: Rule | None) -> bytes:
+        """The INT8 model, with some operations in float.
+
+        Raises:
+            RecipeError: the rule matched nothing.
+        """
+        contract = self.contract
+        correct_bias = contract.corrections in {Corrections.ALL, Corrections.BIAS}
+        return self.calibrated.quantize(contract.head, contract.granularity, contract.io, correct_bias, in_float)
 
     def noise(self, alone: str) -> float:
         """See :class:`.int8_build.Int8Build`."""
         own = {op.index for op in self._operations[alone]}
         others = tuple(op for op in self.calibrated.graph.operations if op.index not in own)
-        return self.compare(self._quantize(Rule("all other layers", True, others))).noise
+        return self.compare(self.with_rule(Rule("all other layers", True, others))).noise
 
     def compare(self, model: bytes) -> Agreement:
         """See :class:`.int8_build.Int8Build`."""
@@ -138,11 +148,6 @@ class TFLiteBuild:
         content = packing.constants_inside(self.calibrated.graph.content) if model is None else model
         write(path, content, self.contract, self.facts)
         return path
-
-    def _quantize(self, in_float: Rule | None) -> bytes:
-        contract = self.contract
-        correct_bias = contract.corrections in {Corrections.ALL, Corrections.BIAS}
-        return self.calibrated.quantize(contract.head, contract.granularity, contract.io, correct_bias, in_float)
 
     @cached_property
     def _reference(self) -> Any:

@@ -102,6 +102,24 @@ class Graph:
             return None
         return np.frombuffer(np.asarray(data).tobytes(), np.float32).reshape(self.shape(tensor))
 
+    def grid(self, tensor: int) -> schema.QuantizationParametersT | None:
+        """The scale and zero point of an int8 tensor that is computed; None for a tensor of another type."""
+        info = self._subgraph.tensors[tensor]
+        return info.quantization if info.type == schema.TensorType.INT8 else None
+
+    def dequantized(self, tensor: int) -> np.ndarray | None:
+        """The real values, float32, of a constant in integers with scales; None for any other tensor."""
+        info = self._subgraph.tensors[tensor]
+        data, grid, kind = self._model.buffers[info.buffer].data, info.quantization, _INTEGERS.get(info.type)
+        if kind is None or data is None or grid is None or grid.scale is None or tensor in self.producer:
+            return None
+        stored = np.frombuffer(np.asarray(data).tobytes(), kind).reshape(self.shape(tensor)).astype(np.float64)
+        along = [1] * stored.ndim
+        if len(grid.scale) > 1:
+            along[grid.quantizedDimension] = -1
+        scale, zero = (np.asarray(v, np.float64).reshape(along) for v in (grid.scale, grid.zeroPoint))
+        return ((stored - zero) * scale).astype(np.float32)
+
     def output_order(self) -> list[int]:
         """For each output, the position that the traced model gave it: the number in its name in the signature."""
         names = {entry.tensorIndex: entry.name for entry in self._model.signatureDefs[0].outputs}
@@ -205,3 +223,4 @@ class Graph:
 
 
 _DTYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+_INTEGERS = {schema.TensorType.INT8: np.int8, schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
