@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -29,7 +30,7 @@ from packaging.specifiers import SpecifierSet
 from yolo_edgequant.patches import TESTED
 from yolo_edgequant.series import SERIES, folder_of
 
-from .versions import HERE, newest
+from .versions import newest
 
 BASE = max(SpecifierSet(TESTED), key=lambda bound: bound.operator == "<=").version
 _AUTHOR = ("-c", "user.name=yolo_edgequant", "-c", "user.email=yolo_edgequant@localhost", "-c", "commit.gpgsign=false")
@@ -143,20 +144,17 @@ def patched(base: Path, folder: Path, patches: Sequence[UpstreamPatch]) -> str:
 def style(folder: Path, base: Path, files: Sequence[str]) -> str:
     """What the release's formatter and linter say of files that they did not say before."""
 
-    def ruff(where: Path, *arguments: str) -> list[str]:
-        there = [file for file in files if (where / file).exists()]
-        command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", *there]
-        said = subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
-        return [re.sub(r":\d+:\d+:", ":", line) for line in (said.stdout + said.stderr).splitlines()]
+    def ruff(where: Path, *arguments: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "ruff", *arguments, "--no-cache"]
+        return subprocess.run(command, cwd=where, capture_output=True, text=True, check=False)
 
-    wrong = [line for line in ruff(folder, "format", "--check") if line.startswith("Would")]
-    known = ruff(base, "check", "--output-format=concise")
-    for line in ruff(folder, "check", "--output-format=concise"):
-        if line in known:
-            known.remove(line)
-        elif not line.startswith(("Found", "[*]")):
-            wrong.append(line)
-    return "; ".join(wrong)
+    def complaints(where: Path) -> Counter[str]:
+        said = ruff(where, "check", "--output-format=json", *(file for file in files if (where / file).exists()))
+        found = json.loads(said.stdout)
+        return Counter(f"{Path(one['filename']).relative_to(where)}: {one['code']} {one['message']}" for one in found)
+
+    unformatted = [f"{file} is not formatted" for file in files if ruff(folder, "format", "--check", file).returncode]
+    return "; ".join([*unformatted, *(complaints(folder) - complaints(base)).elements()])
 
 
 def failures(folder: Path, tests: Sequence[str], log: Path) -> tuple[str, ...]:

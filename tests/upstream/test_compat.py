@@ -181,3 +181,19 @@ def test_before_8_4_104_losses_were_a_tensor():
     assert compat.with_distance(before, torch.tensor(0.5)).tolist() == [1.0, 2.5]
     assert compat.total_loss(SimpleNamespace(tloss=items)) == 3.0
     assert compat.total_loss(SimpleNamespace(tloss=before)) == 3.0
+
+
+def test_what_the_series_for_upstream_does_to_a_saved_model_is_undone():
+    model = YOLO(WEIGHTS).model
+    head = model.model[-1]
+    image = torch.zeros(1, 3, 64, 64)
+    head.export, head.format = True, "saved_model"
+    plain = model.eval()(image)
+    head._get_decode_boxes = lambda *_: plain[:, :4] / 64
+    metadata = {"normalized": True, "stride": 32}
+    compat.decode_in_pixels(model, metadata)
+    assert metadata == {"stride": 32}
+    assert torch.equal(model(image), plain)
+    head._get_decode_boxes = "another's"
+    compat.decode_in_pixels(model, metadata)
+    assert head._get_decode_boxes == "another's"

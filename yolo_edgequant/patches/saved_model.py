@@ -19,7 +19,7 @@ from ..pipeline.tflite import TFLiteBuild, write
 from ..tflite import quantizer
 from ..tflite.packing import constants_inside
 from ..tflite.saved_model import to_saved_model
-from ..upstream import heads
+from ..upstream import compat, heads
 from .calibration import search
 from .exporter import job_of
 from .litert import build_of
@@ -33,6 +33,7 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
     job = job_of(self)
     if job is None:
         return original(self, *args, **kwargs)
+    compat.decode_in_pixels(self.model, self.metadata)
     folder = Path(str(self.file).replace(self.file.suffix, "_saved_model"))
     with atomic_write(folder) as temporary:
         self.args.simplify = True

@@ -192,3 +192,16 @@ def total_loss(trainer: Any) -> float:
     """The sum of a trainer's running losses: since 8.4.104 a dict, before a tensor."""
     losses = trainer.tloss
     return sum(part.sum().item() for part in (losses.values() if isinstance(losses, dict) else [losses]))
+
+
+def decode_in_pixels(model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Undo what contrib/ultralytics has the exporter do with an INT8 SavedModel: coordinates of 0 to 1, and an entry.
+
+    Args:
+        model: an exporter's, changed in place; one of a plain release is left as it is.
+        metadata: the exporter's, changed in place.
+    """
+    if metadata.pop("normalized", False):
+        for module in model.modules():
+            for name in ("_get_decode_boxes", "kpts_decode"):
+                vars(module).pop(name, None)
