@@ -64,6 +64,7 @@ OF_THE_WHOLE = {
     "test_readme.py",
     "test_versions.py",
     "test_upstream_exports.py",
+    "test_upstream_patches.py",
     "patches/test_swapped_models.py",
     "runtime/test_alone.py",
     "runtime/test_detector_on_exports.py",
