@@ -23,13 +23,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from .versions import HERE, newest, unpacked
+from .versions import HERE, newest, unpack_source, unpacked
 
 VERSIONS = ("8.4.60", "8.4.121", "8.4.190")
 EXPRESSION = "openvino or litert"
@@ -79,15 +78,8 @@ def upstream_tests(version: str, out: Path) -> Path:
     """The folder with the tests of a release's source distribution and their settings; fetched if it is not there."""
     folder = out / "sdists" / version
     if not (folder / "tests").is_dir():
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "ultralytics"]
-        subprocess.run([*command, "-d", str(folder), f"ultralytics=={version}"], check=True, stderr=subprocess.DEVNULL)
-        (archive,) = folder.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            for member in tar.getmembers():  # without the package, which would be found before the wheel's
-                path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-                if path.parts[:1] in {("tests",), ("pyproject.toml",)}:
-                    tar.extract(member.replace(name=str(path)), folder, filter="data")
-        archive.unlink()
+        # without the package, which would be found before the wheel's
+        unpack_source(version, folder, lambda path: path.parts[:1] in {("tests",), ("pyproject.toml",)})
     return folder
 
 

@@ -19,18 +19,17 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
 from yolo_edgequant.patches import TESTED
 from yolo_edgequant.series import SERIES, folder_of
 
-from .versions import newest
+from .versions import newest, unpack_source
 
 BASE = max(SpecifierSet(TESTED), key=lambda bound: bound.operator == "<=").version
 _AUTHOR = ("-c", "user.name=yolo_edgequant", "-c", "user.email=yolo_edgequant@localhost", "-c", "commit.gpgsign=false")
@@ -107,14 +106,7 @@ def source(version: str, out: Path) -> Path:
     """A git repository with a release's source distribution as its only commit; fetched if it is not there."""
     folder = out / "sources" / version
     if not (folder / ".git").is_dir():
-        archives = out / "archives"
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "ultralytics"]
-        subprocess.run([*command, "-d", str(archives), f"ultralytics=={version}"], check=True, capture_output=True)
-        with tarfile.open(archives / f"ultralytics-{version}.tar.gz") as tar:
-            for member in tar.getmembers():
-                path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
-                member.uid, member.gid = os.getuid(), os.getgid()  # or git takes it for another user's
-                tar.extract(member.replace(name=str(path)), folder, filter="data")
+        unpack_source(version, folder)
         git(folder, "init", "-q", "-b", "main")
         git(folder, "add", "-A", "-f")
         git(folder, "commit", "-q", "-m", f"ultralytics {version}")

@@ -21,13 +21,14 @@ import platform
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 HERE = Path(__file__).resolve().parents[1]
@@ -261,6 +262,21 @@ def unpacked(version: str, out: Path, package: str = "ultralytics") -> Path:
         zipfile.ZipFile(wheel).extractall(folder)
         wheel.unlink()
     return folder
+
+
+def unpack_source(version: str, folder: Path, wanted: Callable[[PurePosixPath], bool] = lambda _: True) -> None:
+    """Fetch a release's source distribution, and unpack what is wanted of it, or all, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "ultralytics"]
+    subprocess.run([*command, "-d", str(folder), f"ultralytics=={version}"], check=True, stderr=subprocess.DEVNULL)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        for member in tar.getmembers():
+            path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
+            if wanted(path):
+                member.uid, member.gid = os.getuid(), os.getgid()  # or git takes the folder for another user's
+                tar.extract(member.replace(name=str(path)), folder, filter="data")
+    archive.unlink()
 
 
 def newest() -> str:
