@@ -1,12 +1,15 @@
 import json
 import os
+import platform
 import subprocess
 import sys
 
+import numpy as np
+import psutil
 import pytest
 
 from yolo_edgequant import processes
-from yolo_edgequant.processes import environment, usable_threads
+from yolo_edgequant.processes import environment, return_memory, usable_threads
 
 
 def test_a_child_in_another_folder_imports_what_this_process_does(tmp_path, monkeypatch):
@@ -72,3 +75,22 @@ def test_threads_are_no_more_than_the_environment_says(monkeypatch, limit, threa
     monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: set(range(6)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", limit)
     assert usable_threads() == threads
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries return memory when they want to")
+def test_freed_memory_goes_back_to_the_system():
+    blocks = [np.ones(100_000, np.uint8) for _ in range(1000)]
+    kept = blocks[-1]  # above the others in the heap, whose end is all that returns by itself
+    del blocks
+    before = psutil.Process().memory_info().rss
+    return_memory()
+    assert before - psutil.Process().memory_info().rss > 50e6
+    assert kept.all()
+
+
+def test_without_glibc_nothing_happens(monkeypatch):
+    def none(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(processes.ctypes, "CDLL", none)
+    return_memory()

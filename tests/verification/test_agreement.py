@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -123,3 +124,19 @@ def test_tasks_without_boxes_have_noise_alone():
     assert (agreement.objects, agreement.detections) == (None, None)
     assert agreement.snr_db == {"output 0": pytest.approx(20, abs=1)}
     assert not agreement.collapsed
+
+
+def test_outputs_are_gone_through_once_and_not_kept():
+    alive = []
+
+    def stream():
+        for _ in range(6):
+            (outputs,) = run(ONE, TWO, THREE).outputs
+            alive.append(weakref.ref(outputs[0]))
+            assert sum(reference() is not None for reference in alive) <= 6, "two models, the last three images"
+            yield outputs
+
+    tensors = run().tensors
+    agreement = compare(CONTRACT, (320, 320), Run(tensors, stream()), Run(tensors, stream()))
+    assert (agreement.images, agreement.objects) == (6, 18)
+    assert agreement.detections == pytest.approx(1)

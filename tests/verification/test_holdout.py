@@ -44,3 +44,15 @@ def test_images_are_kept_though_their_memory_is_used_again():
     values = [float(image.max()) for image in held.images]
     assert values == [4, 12]
     assert [float(image.min()) for image in held.images] == values
+
+
+def test_pixels_are_kept_in_8_bits_and_come_back_as_they_were():
+    random = np.random.default_rng(0)
+    every = [random.integers(0, 256, (1, 8, 8, 3), np.uint8).astype(np.float32) / 255 for _ in range(16)]
+    every[12] = random.random((1, 8, 8, 3), np.float32)  # no pixels: would lose by it
+    held = Holdout(every, 16)
+    assert len(list(held)) == 14
+    for image, expected in zip(held.images, (every[4], every[12]), strict=True):
+        assert image.dtype == np.float32
+        np.testing.assert_array_equal(image, expected)
+    assert [array.dtype for array in held._held.values()] == [np.uint8, np.float32]

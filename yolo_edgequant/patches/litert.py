@@ -23,6 +23,7 @@ from ..log import LOGGER
 from ..options import IO, Head, Target
 from ..pipeline.finish import finish
 from ..pipeline.tflite import TFLiteBuild, calibrate, convert, logits, write
+from ..processes import return_memory
 from ..targets.formats import Format, Request
 from ..training.tflite_points import trained_graph
 from ..upstream import export_head
@@ -48,6 +49,7 @@ def write_tflite(exporter: Exporter) -> str:
     with search(exporter, exporter.file.with_name(f"{exporter.file.stem}_sensitivity.json")) as how:
         content, contract = finish(build, request, how)
     write(path, content, contract, exporter.metadata)
+    return_memory()
     exporter.edgequant_contract = contract
     if request.profile.format == Format.EDGETPU:
         return _compile_edgetpu(path, contract, exporter.metadata)
@@ -79,12 +81,14 @@ def build_of(exporter: Exporter, model: nn.Module, request: Request, prefix: str
     contract = export_head.prepare(exporter.model, request, size, exporter.metadata, job.trained_for)
     loader = exporter.get_int8_calibration_dataloader(prefix)
     graph, contract = convert(model, image, contract)
+    return_memory()
     if job.trained is not None:
         calibrated = trained_graph(job.trained, graph, tuple(image.shape), logits(contract))
         return TFLiteBuild(calibrated, contract, exporter.metadata, [], size)
     batches = Batches(loader, image.shape[0], contract.channels_last)
     images = Holdout(batches, len(batches))
     calibrated = calibrate(graph, contract, request, images)
+    return_memory()
     return TFLiteBuild(calibrated, contract, exporter.metadata, images.images, size)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,11 +71,11 @@ class Run:
 
     Attributes:
         tensors: types of the outputs.
-        outputs: for each image, the outputs as stored.
+        outputs: for each image, the outputs as stored; perhaps computed while one goes through them.
     """
 
     tensors: list[Tensor]
-    outputs: list[list[np.ndarray]]
+    outputs: Iterable[list[np.ndarray]]
 
 
 class Interpreter(Protocol):
@@ -109,6 +109,27 @@ def latency(run: Callable[[], Any]) -> float:
 def open_tflite(
     model: Path | bytes, threads: int, delegates: Sequence[str] = (), keep_all: bool = False
 ) -> tuple[Any, dict[str, Any], list[dict[str, Any]]]:
+    """A TFLite interpreter for a model with one input, by the first package that is installed.
+
+    Args:
+        model, threads, delegates, keep_all: see :func:`allocated`.
+
+    Returns:
+        The interpreter with its tensors allocated, and the details of its input and of its outputs.
+
+    Raises:
+        MissingToolError: there is no interpreter, or no such delegate.
+        UnsupportedModelError: the interpreter cannot read the model, or it has several inputs.
+    """
+    interpreter, inputs, outputs = allocated(model, threads, delegates, keep_all)
+    if len(inputs) != 1:
+        raise UnsupportedModelError(f"{_name(model)} has {len(inputs)} inputs, not 1")
+    return interpreter, inputs[0], outputs
+
+
+def allocated(
+    model: Path | bytes, threads: int, delegates: Sequence[str] = (), keep_all: bool = False
+) -> tuple[Any, list[dict[str, Any]], list[dict[str, Any]]]:
     """A TFLite interpreter, by ai-edge-litert, tflite-runtime or TensorFlow, the first that is installed.
 
     Args:
@@ -118,11 +139,11 @@ def open_tflite(
         keep_all: keep the value of every tensor, not of the outputs alone.
 
     Returns:
-        The interpreter with its tensors allocated, and the details of its input and of its outputs.
+        The interpreter with its tensors allocated, and the details of its inputs and of its outputs.
 
     Raises:
         MissingToolError: there is no interpreter, or no such delegate.
-        UnsupportedModelError: the interpreter cannot read the model, or it has several inputs.
+        UnsupportedModelError: the interpreter cannot read the model.
     """
     module = _first_installed(_TFLITE)
     if module is None:
@@ -131,7 +152,6 @@ def open_tflite(
         )
     loaded = [_delegate(module, name) for name in delegates]
     source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
-    name = "the model" if isinstance(model, bytes) else f"'{model}'"
     keep = {"experimental_preserve_all_tensors": True} if keep_all else {}
     try:
         with no_warning_of_kept_tensors(keep_all):
@@ -139,12 +159,13 @@ def open_tflite(
                 **source, **keep, num_threads=threads, experimental_delegates=loaded or None
             )
             interpreter.allocate_tensors()
-        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        return interpreter, interpreter.get_input_details(), interpreter.get_output_details()
     except (ValueError, RuntimeError) as error:
-        raise UnsupportedModelError(f"{name} cannot be run: {' '.join(str(error).split())}") from error
-    if len(inputs) != 1:
-        raise UnsupportedModelError(f"{name} has {len(inputs)} inputs, not 1")
-    return interpreter, inputs[0], outputs
+        raise UnsupportedModelError(f"{_name(model)} cannot be run: {' '.join(str(error).split())}") from error
+
+
+def _name(model: Path | bytes) -> str:
+    return "the model" if isinstance(model, bytes) else f"'{model}'"
 
 
 def _delegate(module: Any, name: str) -> Any:

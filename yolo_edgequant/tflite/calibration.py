@@ -1,25 +1,31 @@
 """Statistics of every activation over the calibration images, in one pass and constant memory.
 
-The float graph runs on the XNNPACK delegate with all tensors kept; after each image the extremes of every activation
-and, where they are asked for, a histogram and the means of its channels are updated. Estimators (:mod:`.ranges`) work
-from these statistics alone, so trying another one does not run the images again.
+The float graph runs on the XNNPACK delegate with all tensors kept, part by part (:mod:`.parts`), each part on a few
+images before the next, so that the tensors of one part are in memory at a time. After each image the extremes of every
+activation and, where they are asked for, a histogram and the means of its channels are updated. Estimators
+(:mod:`.ranges`) work from these statistics alone, so trying another one does not run the images again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
 from ..errors import DataError
-from ..processes import usable_threads
-from ..runtime.interpreter import open_tflite
+from ..processes import return_memory, usable_threads
+from ..runtime.interpreter import allocated
 from .candidate_cells import CandidateCells
 from .graph import Graph
+from .parts import Part, split
 
 _BINS = 4096  # over [-limit, limit): a 256th of the used part of the range, or finer, always spans several bins
 _SAMPLES = 1 << 17  # values per tensor and image that enter the histogram; the extremes use all of them
+
+_SHARE = 1 / 6  # of the memory of all tensors, for those of a part
+_GROUP = 8  # images that run through a part before it is closed: opening all parts takes a third of an image's time
 
 
 @dataclass
@@ -103,9 +109,6 @@ def collect(
         DataError: no image came, one has another shape than the input, or the model produced NaN or infinity.
     """
     tensors = graph.activations()
-    interpreter, source, _ = open_tflite(graph.content, threads or usable_threads(), keep_all=True)
-    shape = tuple(int(n) for n in source["shape"])
-
     sources = {op.inputs[0] for op in graph.operations if graph.bias(op) is not None}
 
     def fresh(wanted: Iterable[int]) -> dict[int, Statistics]:
@@ -118,21 +121,47 @@ def collect(
         }
 
     statistics, of_candidates = fresh(tensors), fresh(cells.values if cells else ())
-    views = {t: interpreter.tensor(t) for t in tensors}
-    count = 0
-    for image in images:
-        if image.shape != shape:
-            raise DataError(f"calibration image {count} has shape {image.shape}, the model takes {shape}")
-        interpreter.set_tensor(source["index"], image)
-        interpreter.invoke()
-        for tensor in tensors:
-            statistics[tensor].update(views[tensor]())
-        if cells is not None and (candidates := cells.candidates(lambda tensor: views[tensor]())).any():
-            for tensor, of_cells in of_candidates.items():
-                values = cells.values_of(tensor, views[tensor](), candidates)
-                if values.size:
-                    of_cells.update(values)
-        count += 1
+
+    def given() -> Iterator[dict[int, np.ndarray]]:
+        (source,) = graph.inputs
+        for count, image in enumerate(images):
+            if image.shape != graph.shape(source):
+                raise DataError(
+                    f"calibration image {count} has shape {image.shape}, the model takes {graph.shape(source)}"
+                )
+            statistics[source].update(image)
+            yield {source: image}
+
+    def run(part: Part, before: Iterable[dict[int, np.ndarray]]) -> list[dict[int, np.ndarray]]:
+        """Run a part on what each image gave so far; what is handed on."""
+        if part is parts[-1]:  # the largest, since a head's tensors are in it
+            return_memory()
+        interpreter, _, _ = allocated(part.content, threads or usable_threads())
+        views = {tensor: interpreter.tensor(tensor) for tensor in part.computes}
+        after = []
+        for values in before:
+            for tensor in part.reads:
+                interpreter.set_tensor(tensor, values[tensor])
+            interpreter.invoke()
+            for tensor in part.computes:
+                if tensor in statistics:
+                    statistics[tensor].update(views[tensor]())
+            if part is parts[-1] and cells is not None:
+                candidates = cells.candidates(lambda tensor: views[tensor]())
+                for tensor, of_cells in of_candidates.items() if candidates.any() else ():
+                    wanted = cells.values_of(tensor, views[tensor](), candidates)
+                    if wanted.size:
+                        of_cells.update(wanted)
+            after.append({t: values[t] if t in values else np.array(views[t]()) for t in part.hands_on})
+            values.clear()
+        return after
+
+    parts = split(graph, _SHARE, (*cells.scores, *cells.values) if cells else ())
+    stream, count = given(), 0
+    while group := run(parts[0], islice(stream, _GROUP)):
+        count += len(group)
+        for part in parts[1:]:
+            group = run(part, group)
     if not count:
         raise DataError("the calibration set is empty: pass data= with at least one image (100 or more advised)")
     for tensor in tensors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,10 +11,16 @@ from ..runtime.interpreter import Run, Tensor, TFLite, open_tflite
 from .graph import Graph
 
 
-def run(content: bytes, images: Sequence[np.ndarray]) -> Run:
+def run(content: bytes, images: Iterable[np.ndarray]) -> Run:
     """The outputs of a ``.tflite`` file for images, float32 with values 0 to 1 and of the input's shape."""
+    run = run_in_turn(content, images)
+    return Run(run.tensors, list(run.outputs))
+
+
+def run_in_turn(content: bytes, images: Iterable[np.ndarray]) -> Run:
+    """The same, but that an image runs when its outputs are asked for, and they are not kept."""
     interpreter = TFLite(content, usable_threads())
-    return Run(interpreter.outputs, [interpreter.run(interpreter.input.stored(image)) for image in images])
+    return Run(interpreter.outputs, (interpreter.run(interpreter.input.stored(image)) for image in images))
 
 
 def activations(graph: Graph, image: np.ndarray) -> dict[int, np.ndarray]:

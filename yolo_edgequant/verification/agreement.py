@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..contract import Contract
 from ..decoding.in_numpy import sigmoid
-from ..runtime.interpreter import Run
+from ..runtime.interpreter import Run, Tensor
 from ..runtime.nms import overlaps
 from ..runtime.outputs import Candidates, reader
 
@@ -59,23 +60,24 @@ def compare(contract: Contract, size: tuple[int, int], reference: Run, quantized
     Args:
         contract: of the file; says how to decode both.
         size: (height, width) of the input.
-        reference, quantized: the two models' outputs for the same images.
+        reference, quantized: the two models' outputs for the same images, each gone through once.
     """
-    snr = _signal_to_noise(contract, reference, quantized)
+    readers = [reader(contract, run.tensors, size) for run in (reference, quantized)] if contract.has_boxes else []
+    theirs: list[Candidates] = []
+    ours: list[Candidates] = []
+    signals = []
+    for outputs in zip(reference.outputs, quantized.outputs, strict=True):  # of one image at a time
+        signals.append(_signals(contract, (reference.tensors, quantized.tensors), outputs))
+        for found, read, values in zip((theirs, ours), readers, outputs, strict=False):
+            found.append(read.detections(values, _CONFIDENCE, _IOU, _MAX_DET, False))
+    snr = _signal_to_noise(signals)
     if not contract.has_boxes:
-        return Agreement(len(quantized.outputs), None, None, snr)
-    ours, theirs = (_objects(run, contract, size) for run in (quantized, reference))
+        return Agreement(len(signals), None, None, snr)
     objects = sum(len(image) for image in theirs)
     shared = sum(_shared(one, other) for one, other in zip(theirs, ours, strict=True))
     total = sum(float(image.scores.sum()) for run in (theirs, ours) for image in run)
     sure = sum(int((image.scores > _SURE).sum()) for image in theirs)
-    return Agreement(len(quantized.outputs), objects, 2 * shared / total if objects else None, snr, sure)
-
-
-def _objects(run: Run, contract: Contract, size: tuple[int, int]) -> list[Candidates]:
-    """The objects in each image, the best first."""
-    read = reader(contract, run.tensors, size)
-    return [read.detections(outputs, _CONFIDENCE, _IOU, _MAX_DET, False) for outputs in run.outputs]
+    return Agreement(len(signals), objects, 2 * shared / total if objects else None, snr, sure)
 
 
 def _shared(one: Candidates, other: Candidates) -> float:
@@ -94,22 +96,49 @@ def _shared(one: Candidates, other: Candidates) -> float:
     return total
 
 
-def _signal_to_noise(contract: Contract, reference: Run, quantized: Run) -> dict[str, float]:
-    """10 log10 of variance to mean squared error of each output; logits of scores after the sigmoid."""
+@dataclass(frozen=True)
+class _Signal:
+    """An output of both models for one image: the reference's variance, the mean squared error, and if it counts."""
+
+    variance: float
+    error: float
+    counts: bool
+
+
+def _signals(
+    contract: Contract, tensors: Sequence[Sequence[Tensor]], outputs: Sequence[Sequence[np.ndarray]]
+) -> dict[str, _Signal]:
+    """Each output by name, logits of scores after the sigmoid.
+
+    Args:
+        contract: of the file.
+        tensors, outputs: of the reference and of the quantized model, for one image.
+    """
     if contract.is_final and contract.top_k is None:
         return {}  # rows of final detections change places
-    snr = {}
-    for position in range(len(quantized.tensors)):
+    signals = {}
+    for position in range(len(tensors[1])):
         name = contract.outputs[position].title if contract.outputs else f"output {position}"
-        pairs = [
-            [run.tensors[position].values(outputs[position]).astype(np.float64) for outputs in run.outputs]
-            for run in (reference, quantized)
-        ]
+        one, other = (
+            of[position].values(stored[position]).astype(np.float64)
+            for of, stored in zip(tensors, outputs, strict=True)
+        )
+        counts = True
         if contract.raw is not None and name.startswith("scores"):
-            pairs = [[sigmoid(values) for values in run] for run in pairs]
-            if max(values.max() for values in pairs[0]) < _CONFIDENCE:
-                continue  # no object at this level
-        signal = float(np.mean([values.var() for values in pairs[0]]))
-        noise = float(np.mean([np.square(a - b).mean() for a, b in zip(*pairs, strict=True)]))
+            one, other = sigmoid(one), sigmoid(other)
+            counts = one.max() >= _CONFIDENCE
+        signals[name] = _Signal(one.var(), np.square(one - other).mean(), counts)
+    return signals
+
+
+def _signal_to_noise(signals: Sequence[dict[str, _Signal]]) -> dict[str, float]:
+    """10 log10 of variance to mean squared error of each output, but of scores where no image has an object."""
+    snr = {}
+    for name in signals[0] if signals else ():
+        images = [image[name] for image in signals]
+        if not any(image.counts for image in images):
+            continue
+        signal = float(np.mean([image.variance for image in images]))
+        noise = float(np.mean([image.error for image in images]))
         snr[name] = round(10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30))), 2)
     return snr
