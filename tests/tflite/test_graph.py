@@ -128,3 +128,10 @@ def test_the_grid_and_the_real_values_of_what_is_in_integers(small, pictures):
         assert file.dequantized(layer.outputs[0]) is None, "it is computed"
     assert small.grid(originals[0].outputs[0]) is None
     assert small.dequantized(originals[0].inputs[1]) is None, "it is in float"
+
+
+def test_the_gates_of_silus_are_no_other_sigmoids(small):
+    sigmoids = [op.outputs[0] for op in small.operations if op.kind == "LOGISTIC"]
+    *gates, scores = sigmoids
+    assert small.silu_gates() == set(gates)
+    assert scores in small.outputs

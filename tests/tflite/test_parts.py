@@ -51,3 +51,12 @@ def test_what_belongs_together_is_in_the_last_part(graph):
     assert before
     assert Graph(last.content).outputs == last.computes
     assert Graph(last.content).inputs == last.reads
+
+
+def test_what_nobody_asks_for_is_no_output_unless_a_later_part_reads_it(small):
+    gates = small.silu_gates()
+    assert len(gates) == 2
+    (whole,) = split(small, 1, unasked=gates)
+    assert set(computed(small)) - set(whole.computes) == gates
+    alone = split(small, 0, unasked=gates)  # a part for each operation: all but the graph's end is read by another
+    assert [tensor for part in alone for tensor in part.computes] == computed(small)

@@ -15,6 +15,7 @@ from itertools import islice
 import numpy as np
 
 from ..errors import DataError
+from ..int8 import SIGMOID_RANGE
 from ..processes import return_memory, usable_threads
 from ..runtime.interpreter import allocated
 from .candidate_cells import CandidateCells
@@ -103,7 +104,8 @@ def collect(
         cells: take the statistics of boxes and the like from cells that may become detections, if the images have any.
 
     Returns:
-        Statistics by tensor index, for every activation of the graph.
+        Statistics by tensor index, for every activation of the graph. The sigmoids of SiLUs, whose range is given, are
+        not looked at.
 
     Raises:
         DataError: no image came, one has another shape than the input, or the model produced NaN or infinity.
@@ -120,7 +122,9 @@ def collect(
             for t in wanted
         }
 
-    statistics, of_candidates = fresh(tensors), fresh(cells.values if cells else ())
+    gates = graph.silu_gates()
+    statistics, of_candidates = fresh(tensors), fresh(cells.values.keys() - gates if cells else ())
+    statistics |= {tensor: Statistics(*SIGMOID_RANGE) for tensor in gates}
 
     def given() -> Iterator[dict[int, np.ndarray]]:
         (source,) = graph.inputs
@@ -144,7 +148,7 @@ def collect(
                 interpreter.set_tensor(tensor, values[tensor])
             interpreter.invoke()
             for tensor in part.computes:
-                if tensor in statistics:
+                if tensor in statistics and tensor not in gates:
                     statistics[tensor].update(views[tensor]())
             if part is parts[-1] and cells is not None:
                 candidates = cells.candidates(lambda tensor: views[tensor]())
@@ -156,7 +160,7 @@ def collect(
             values.clear()
         return after
 
-    parts = split(graph, _SHARE, (*cells.scores, *cells.values) if cells else ())
+    parts = split(graph, _SHARE, (*cells.scores, *cells.values) if cells else (), gates)
     stream, count = given(), 0
     while group := run(parts[0], islice(stream, _GROUP)):
         count += len(group)

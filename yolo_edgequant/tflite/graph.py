@@ -139,6 +139,17 @@ class Graph:
         product = next(op for op in readers if op.kind == "MUL")
         return product.outputs[0] if set(product.inputs) == {tensor, gate.outputs[0]} else None
 
+    def silu_gates(self) -> set[int]:
+        """The sigmoids of all SiLUs, which nothing but the multiplication reads."""
+        computed = (tensor for op in self.operations for tensor in op.outputs)
+        return {
+            reader.outputs[0]
+            for tensor in computed
+            if self.silu(tensor) is not None
+            for reader in self.consumers[tensor]
+            if reader.kind == "LOGISTIC" and len(self.consumers[reader.outputs[0]]) == 1
+        }
+
     def feeds_sigmoid(self, tensor: int, logits: frozenset[int] = frozenset()) -> bool:
         """True if all that reads the tensor is, after mere moves, a sigmoid that is not part of a SiLU.
 

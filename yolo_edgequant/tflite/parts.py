@@ -25,7 +25,7 @@ class Part:
     Attributes:
         content: a ``.tflite`` file of them; tensors keep their indices.
         reads: tensors that come from earlier parts, or are the graph's input; the inputs of the file.
-        computes: what they write; the outputs of the file.
+        computes: what they write and is asked for or handed on; the outputs of the file.
         hands_on: what later parts read, of this part and of earlier ones.
     """
 
@@ -35,20 +35,21 @@ class Part:
     hands_on: tuple[int, ...]
 
 
-def split(graph: Graph, share: float, together: Collection[int] = ()) -> list[Part]:
+def split(graph: Graph, share: float, together: Collection[int] = (), unasked: Collection[int] = ()) -> list[Part]:
     """Cut a graph where little is handed on.
 
     Args:
         graph: float.
         share: of the memory of all tensors that a part may take, where the graph can be cut so.
         together: tensors that the last part is to compute, however much that takes.
+        unasked: tensors that nobody wants to look at.
 
     Returns:
         The parts, in execution order.
     """
     model = packing.unpack(graph.content)
     places = [*_cuts(graph, share, together), len(graph.operations)]
-    return [_part(graph, model, first, end) for first, end in pairwise(places)]
+    return [_part(graph, model, first, end, unasked) for first, end in pairwise(places)]
 
 
 def _cuts(graph: Graph, share: float, together: Collection[int]) -> list[int]:
@@ -67,9 +68,10 @@ def _cuts(graph: Graph, share: float, together: Collection[int]) -> list[int]:
     return cuts
 
 
-def _part(graph: Graph, model: schema.ModelT, first: int, end: int) -> Part:
+def _part(graph: Graph, model: schema.ModelT, first: int, end: int, unasked: Collection[int]) -> Part:
     operations = graph.operations[first:end]
-    computes = tuple(tensor for op in operations for tensor in op.outputs)
+    hands_on = tuple(_handed_on(graph, end))
+    computes = tuple(t for op in operations for t in op.outputs if t not in unasked or t in hands_on)
     reads = tuple(tensor for tensor in _handed_on(graph, first) if _is_read(graph, tensor, first, end))
     part, subgraph = copy.copy(model), copy.copy(model.subgraphs[0])
     subgraph.operators = subgraph.operators[first:end]
@@ -78,7 +80,7 @@ def _part(graph: Graph, model: schema.ModelT, first: int, end: int) -> Part:
     used = {subgraph.tensors[tensor].buffer for op in operations for tensor in op.inputs}
     used |= {tensor.buffer for other in model.subgraphs[1:] for tensor in other.tensors}
     part.buffers = [buffer if index in used else schema.BufferT() for index, buffer in enumerate(model.buffers)]
-    return Part(packing.pack(part), reads, computes, tuple(_handed_on(graph, end)))
+    return Part(packing.pack(part), reads, computes, hands_on)
 
 
 def _handed_on(graph: Graph, place: int) -> list[int]:

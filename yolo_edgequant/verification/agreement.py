@@ -68,8 +68,9 @@ def compare(contract: Contract, size: tuple[int, int], reference: Run, quantized
     signals = []
     for outputs in zip(reference.outputs, quantized.outputs, strict=True):  # of one image at a time
         signals.append(_signals(contract, (reference.tensors, quantized.tensors), outputs))
-        for found, read, values in zip((theirs, ours), readers, outputs, strict=False):
-            found.append(read.detections(values, _CONFIDENCE, _IOU, _MAX_DET, False))
+        if contract.has_boxes:
+            for images, read, values in zip((theirs, ours), readers, outputs, strict=True):
+                images.append(read.detections(values, _CONFIDENCE, _IOU, _MAX_DET, False))
     snr = _signal_to_noise(signals)
     if not contract.has_boxes:
         return Agreement(len(signals), None, None, snr)
