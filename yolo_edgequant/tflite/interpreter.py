@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from ..processes import usable_threads
+from ..processes import return_memory, usable_threads
 from ..runtime.interpreter import Run, Tensor, TFLite, open_tflite
 from .graph import Graph
 
@@ -20,7 +20,13 @@ def run(content: bytes, images: Iterable[np.ndarray]) -> Run:
 def run_in_turn(content: bytes, images: Iterable[np.ndarray]) -> Run:
     """The same, but that an image runs when its outputs are asked for, and they are not kept."""
     interpreter = TFLite(content, usable_threads())
-    return Run(interpreter.outputs, (interpreter.run(interpreter.input.stored(image)) for image in images))
+
+    def outputs() -> Iterator[list[np.ndarray]]:
+        for image in images:
+            return_memory()  # of the image before, or the heap grows with every one
+            yield interpreter.run(interpreter.input.stored(image))
+
+    return Run(interpreter.outputs, outputs())
 
 
 def activations(graph: Graph, image: np.ndarray) -> dict[int, np.ndarray]:

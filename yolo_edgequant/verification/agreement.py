@@ -128,7 +128,9 @@ def _signals(
         if contract.raw is not None and name.startswith("scores"):
             one, other = sigmoid(one), sigmoid(other)
             counts = one.max() >= _CONFIDENCE
-        signals[name] = _Signal(one.var(), np.square(one - other).mean(), counts)
+        variance = one.var()
+        one -= other
+        signals[name] = _Signal(variance, np.square(one, out=one).mean(), counts)
     return signals
 
 
