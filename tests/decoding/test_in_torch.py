@@ -153,3 +153,29 @@ def test_pixels_are_one_multiplication_behind_the_model(alone):
     first = outputs if alone else outputs[0]
     assert first[0, :, 0].tolist() == [96, 64, 96, 64, 1, 1, 96, 64, 1, 96, 64, 1]
     assert alone or outputs[1] is image
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("reg_max", [16, 1])
+@pytest.mark.parametrize("corners", [False, True])
+def test_boxes_level_by_level_are_those_of_all_cells(size, reg_max, corners):
+    random = torch.Generator().manual_seed(0)
+    shapes = [(size[0] // stride, size[1] // stride) for stride in STRIDES]
+    raws = [4 * torch.rand(2, rows * columns, 4 * reg_max, generator=random) for rows, columns in shapes]
+    distances = in_torch.distances(torch.cat(raws, 1).transpose(1, 2), reg_max)
+    expected = in_torch.boxes(distances, in_torch.Grid.of(size, STRIDES), corners).transpose(1, 2)
+    levels = [in_torch.LevelBoxes.of(size, stride, reg_max, corners) for stride in STRIDES]
+    decoded = [level(raw) for level, raw in zip(levels, raws, strict=True)]
+    assert {len(parts) for parts in decoded} == {1 if corners else 2}
+    boxes = torch.cat([torch.cat(parts, 2) for parts in decoded], 1)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(boxes, expected, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("shared", [(1, 2, 3), (0, 1, 2, 3)], ids=["channel", "tensor"])
+def test_eight_bits_hold_the_weights_of_a_level(corners, shared):
+    level = in_torch.LevelBoxes.of((640, 640), 8, 16, corners)
+    for kernel, _ in filter(None, (level.offsets, level.sizes)):
+        weights = kernel.double().numpy()
+        np.testing.assert_allclose(round_weights(weights, shared), weights, rtol=1e-6)

@@ -146,7 +146,7 @@ def test_dynamic_shapes(models):
 @pytest.mark.parametrize(
     ("name", "given", "words"),
     [
-        ("coral-edgetpu", {"head": "float"}, "head='float' leaves work to the CPU there: the 25 float operators"),
+        ("coral-edgetpu", {"head": "float"}, "head='float' leaves work to the CPU there: the 34 float operators"),
         ("coral-edgetpu", {"head": "int8"}, "head='int8' leaves work to the CPU there: the SOFTMAX"),
         ("frigate-edgetpu", {"outputs": "levels"}, "outputs='levels' does not work there: 'Invalid count of output"),
         ("nxp-imx95", {"granularity": "channel"}, "granularity='channel' may not work there"),

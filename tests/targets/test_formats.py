@@ -45,11 +45,11 @@ def test_formats_are_ultralytics_names_and_each_has_a_profile():
     [
         ("tflite", "litert", {"format", "head", "io", "channels_last", "batches"}),
         ("edgetpu", "tflite", {"format", "io", "precision"}),
-        ("saved_model", "edgetpu", {"format", "head", "cells_first", "separate", "extra", "packages"}),
+        ("saved_model", "edgetpu", {"format", "head", "separate", "extra", "packages"}),
         (
             "openvino",
             "litert",
-            {"format", "granularity", "ranges", "corrections", "cells_first", "separate", "extra", "packages"},
+            {"format", "granularity", "ranges", "corrections", "separate", "extra", "packages"},
         ),
     ],
 )

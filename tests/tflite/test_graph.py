@@ -45,6 +45,39 @@ def test_weights_that_rise_by_1_are_bins_wherever_they_begin(bins, is_layer):
     assert bool(graph.layers()) is is_layer
 
 
+def of_sides(bins, rows):
+    """A kernel of which each output takes some of the four sides' bins."""
+    return (np.asarray(rows, float)[:, :, None] * np.asarray(bins, float)).reshape(len(rows), 1, 1, -1)
+
+
+BINS = np.arange(16) + 0.875
+CENTRE, SIDES = [[-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5]], np.diag([-1, -1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "is_layer"),
+    [
+        (of_sides(BINS * 0.0125, CENTRE), False),
+        (of_sides(BINS, np.abs(CENTRE)), False),
+        (of_sides(BINS, SIDES), False),
+        (of_sides([0.0125], CENTRE), False),
+        (of_sides([0.0125], SIDES), False),
+        (of_sides(BINS, [[1, 1, 1, 0], [0, 1, 0, 1]]), True),
+        (of_sides(BINS, [[-0.5, 0, 0.4, 0], [0, -0.5, 0, 0.5]]), True),
+        (of_sides(BINS, [[1, 0, 1, 0], [0, 0, 0, 0]]), True),
+        (of_sides(BINS[::-1], CENTRE), True),
+        (of_sides(np.sqrt(BINS), CENTRE), True),
+        (np.ones((2, 1, 1, 4)), True),
+        (np.ones((2, 1, 1, 6)), True),
+        (np.tile(of_sides([1], CENTRE), (1, 3, 3, 1)), True),
+    ],
+)
+def test_weights_that_combine_the_sides_of_a_box_are_no_layer(kernel, is_layer):
+    network = Network(1, 8, 4, kernel.shape[3])
+    graph = Graph(network.content(network.conv(network.input, kernel, np.zeros(len(kernel)))))
+    assert graph.is_layer(graph.operations[0]) is is_layer
+
+
 def test_silu_is_found_by_its_two_readers(graph):
     before_silu = [t for t in graph.activations() if graph.silu(t) is not None]
     assert len(before_silu) == 57, "one for each activated convolution"

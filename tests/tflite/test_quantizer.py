@@ -96,3 +96,56 @@ def test_shorter_weights_alone(small, pictures, write, bytes_a_weight, bound):
     assert {graph.dtype(t) for t in (*graph.inputs, *graph.outputs)} == {"FLOAT32"}
     for (one,), (other,) in zip(*(interpreter.run(c, pictures).outputs for c in (small.content, content)), strict=True):
         assert 0 < np.abs(one - other).max() < bound
+
+
+CELLS = (2 * np.arange(16) + 1) / 32  # centres of 16 cells
+
+
+@pytest.mark.parametrize(
+    ("values", "grid"),
+    [
+        (CELLS, (1 / 32, -128)),
+        (np.concatenate((CELLS, (2 * np.arange(8) + 1) / 16)), (1 / 32, -128)),
+        (CELLS - 0.5, (1 / 32, -113)),
+        ([-3.0, -1.0], (1.0, -125)),
+        ([0.25, 0.0], (0.25, -128)),
+        ([0.5, 127.5], (0.5, -128)),
+        ([0.5, 128.0], None),
+        ([-64.0, 0.5, 64.0], None),
+        ([0.3, 0.5], None),
+        ([0.0, 0.0], None),
+    ],
+)
+def test_a_grid_that_holds_all_values(values, grid):
+    values = np.asarray(values, np.float32)
+    if grid is None:
+        assert quantizer.grid_of(values) is None
+        return
+    step, zero = quantizer.grid_of(values)
+    assert (step, zero) == (pytest.approx(grid[0]), grid[1])
+    stored = np.round(values / step) + zero
+    assert stored.min() >= -128
+    assert stored.max() <= 127
+    np.testing.assert_allclose((stored - zero) * step, values, rtol=1e-5)
+
+
+def moved(anchors):
+    """A convolution's results moved to anchors, and its quantized file."""
+    random = np.random.default_rng(0)
+    network = Network(1, 16, 16, 3)
+    offsets = network.conv(network.input, random.normal(0, 0.01, (2, 3, 3, 3)), np.zeros(2))
+    places = network.add("ADD", (offsets, network.constant(anchors)), network.shape(offsets))
+    return Graph(network.content(places))
+
+
+def test_anchors_are_held_exactly(pictures):
+    rows, columns = np.meshgrid(CELLS, CELLS, indexing="ij")
+    anchors = np.stack((columns, rows), 2)[None].astype(np.float32)
+    graph = moved(anchors)
+    content = calibrate(graph, pictures).quantize(Head.INT8, Granularity.CHANNEL, IO.INT8)
+    quantized = Graph(content)
+    (add,) = [op for op in quantized.operations if op.kind == "ADD"]
+    np.testing.assert_allclose(quantized.dequantized(add.inputs[1]), anchors, rtol=1e-6)
+    run = interpreter.run(content, pictures)
+    for values, exact in zip(run.outputs, interpreter.run(graph.content, pictures).outputs, strict=True):
+        assert np.abs(run.tensors[0].values(values[0]) - exact[0]).max() < 1 / 255, "a step of the result at most"

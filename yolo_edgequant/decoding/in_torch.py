@@ -82,8 +82,8 @@ def distances(raw: torch.Tensor, reg_max: int) -> torch.Tensor:
     return (shares * torch.arange(reg_max, dtype=raw.dtype, device=raw.device).view(1, 1, -1, 1)).sum(2)
 
 
-#: What is added to DFL's bins in :func:`distances_by_cell`. Weights k + 7/8 reach up to 127/8 for 16 bins, so that the
-#: steps of 8-bit weights are exactly an eighth and no bin is rounded; k alone has steps of 15/127.
+#: What is added to DFL's bins where a convolution takes the expectation. Weights k + 7/8 reach up to 127/8 for 16 bins,
+#: so that the steps of 8-bit weights are exactly an eighth and no bin is rounded; k alone has steps of 15/127.
 _BIN_OFFSET = 0.875
 
 
@@ -104,6 +104,75 @@ def distances_by_cell(raw: torch.Tensor, reg_max: int) -> torch.Tensor:
     bins = torch.arange(reg_max, dtype=raw.dtype, device=raw.device).view(1, -1, 1, 1) + _BIN_OFFSET
     offset = torch.full((1,), -_BIN_OFFSET, dtype=raw.dtype, device=raw.device)
     return nn.functional.conv2d(shares, bins, offset)[:, 0]
+
+
+@dataclass(frozen=True)
+class LevelBoxes:
+    """Normalised boxes of the cells of one level, rounded as seldom as 8-bit files can.
+
+    The expectation of DFL, the stride, and the sum or difference of the distances are all linear, so one convolution
+    takes them, whose sums have 32 bits: a size is rounded once, and a centre's offset once before its anchor is added.
+
+    Attributes:
+        shape: (rows, columns) of the level.
+        reg_max: bins of a distribution.
+        anchors: (1, rows * columns, 2), or (1, rows * columns, 4) for corners, float32, what is added to the offsets.
+        offsets: kernel (2, 4 * reg_max, 1, 1) and bias (2,) of the centre's offset from the anchor, or with 4 outputs
+            of the four sides'.
+        sizes: the same of width and height; None for corners.
+    """
+
+    shape: tuple[int, int]
+    reg_max: int
+    anchors: torch.Tensor
+    offsets: tuple[torch.Tensor, torch.Tensor]
+    sizes: tuple[torch.Tensor, torch.Tensor] | None
+
+    @classmethod
+    def of(
+        cls, size: tuple[int, int], stride: int, reg_max: int, corners: bool, device: torch.device | None = None
+    ) -> LevelBoxes:
+        """For an input of `size` (height, width) and a level's stride, in pixels; see :func:`boxes` for `corners`."""
+        grid = Grid.of(size, [stride], device).by_cell()
+        width, height = grid.strides[0, 0].tolist()
+        added = _BIN_OFFSET if reg_max > 1 else 0.0
+        bins = torch.arange(reg_max) + added if reg_max > 1 else torch.ones(1)
+
+        def layer(factors: list[list[float]]) -> tuple[torch.Tensor, torch.Tensor]:
+            """Kernel and bias; `factors` has a row for each output, by what it takes of left, top, right and bottom."""
+            by_side = torch.tensor(factors, dtype=torch.float32)
+            kernel = (by_side[:, :, None] * bins).reshape(len(factors), 4 * reg_max, 1, 1)
+            return kernel.to(device), (-added * by_side.sum(1)).to(device)
+
+        shape = (size[0] // stride, size[1] // stride)
+        if corners:
+            sides = [[-width, 0, 0, 0], [0, -height, 0, 0], [0, 0, width, 0], [0, 0, 0, height]]
+            return cls(shape, reg_max, torch.cat((grid.anchors, grid.anchors), 2), layer(sides), None)
+        offsets = [[-width / 2, 0, width / 2, 0], [0, -height / 2, 0, height / 2]]
+        sizes = [[width, 0, width, 0], [0, height, 0, height]]
+        return cls(shape, reg_max, grid.anchors, layer(offsets), layer(sizes))
+
+    def __call__(self, raw: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Decode.
+
+        Args:
+            raw: (B, rows * columns, 4 * reg_max) float32, as in :func:`distances` with the cells first.
+
+        Returns:
+            What :func:`boxes` gives, x values as a share of the width and y values of the height, float32: centres and
+            sizes, (B, rows * columns, 2) each, or corners, (B, rows * columns, 4).
+        """
+        batch, _, channels = raw.shape
+        if self.reg_max > 1:
+            # a row's sides lie side by side: Vela's softmax for Ethos-U85 is slow on maps with few columns
+            raw = raw.reshape(batch, self.shape[0], self.shape[1] * 4, self.reg_max).softmax(3)
+        maps = raw.reshape(batch, *self.shape, channels).permute(0, 3, 1, 2)  # NHWC in the file, so nothing is moved
+
+        def by_cell(layer: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            return nn.functional.conv2d(maps, *layer).permute(0, 2, 3, 1).flatten(1, 2)
+
+        moved = by_cell(self.offsets) + self.anchors
+        return (moved,) if self.sizes is None else (moved, by_cell(self.sizes))
 
 
 def pixel_factors(size: tuple[int, int], classes: int, channels: int, keypoints: tuple[int, int] | None) -> list[int]:

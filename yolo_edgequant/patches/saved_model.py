@@ -44,10 +44,9 @@ def export_saved_model(original: Callable[..., Any], self: Exporter, *args: Any,
             onnx_file.unlink(missing_ok=True)
         YAML.save(temporary / "metadata.yaml", self.metadata)
         prefix = colorstr("TensorFlow SavedModel:")
-        build = build_of(self, self.model, job.request, prefix)
-        whole = build
+        whole = build = build_of(self, self.model, replace(job.request, head=Head.INT8), prefix)
         if job.request.head == Head.FLOAT and _has_rotated_boxes(self.model):  # which integers do not turn
-            whole = build_of(self, self.model, replace(job.request, head=Head.INT8), prefix)
+            build = build_of(self, self.model, job.request, prefix)
 
         def integer(part: TFLiteBuild, head: Head, io: IO) -> tuple[bytes, Contract]:
             part = replace(part, contract=replace(part.contract, head=head, io=io))

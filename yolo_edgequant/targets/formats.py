@@ -45,7 +45,6 @@ class Profile:
         corrections: what can be corrected.
         precision: of the layers.
         channels_last: images are NHWC in the file, else NCHW.
-        cells_first: maps are NHWC inside the file, so that a head's values lie cell by cell.
         batches: a batch size over 1 is possible.
         separate: with head="int8", mask coefficients, angles and keypoints can have an output and a scale of their own.
         extra: name of the extra that installs what the format needs.
@@ -61,7 +60,6 @@ class Profile:
     corrections: tuple[Corrections, ...]
     precision: tuple[Precision, ...]
     channels_last: bool
-    cells_first: bool
     batches: bool
     separate: bool
     extra: str
@@ -105,7 +103,6 @@ _LITERT = Profile(
     ),
     precision=(Precision.INT8, Precision.AUTO),
     channels_last=False,
-    cells_first=True,
     batches=True,
     separate=True,
     extra="litert",
@@ -123,7 +120,6 @@ _EDGETPU = replace(_TFLITE, format=Format.EDGETPU, io=(IO.INT8, IO.UINT8), preci
 _SAVED_MODEL = replace(
     _EDGETPU,
     format=Format.SAVED_MODEL,
-    cells_first=False,  # converted by way of ONNX
     head=(Head.FLOAT, Head.INT8),  # io is of the full-integer file; the folder also has its twin with float input
     separate=False,
     extra="tensorflow",
@@ -132,7 +128,6 @@ _SAVED_MODEL = replace(
 _OPENVINO = replace(
     _LITERT,
     format=Format.OPENVINO,
-    cells_first=False,
     granularity=(Granularity.CHANNEL,),  # OpenVINO's kernels take per-channel weights at no cost
     ranges=(RangeEstimator.NNCF,),
     corrections=(Corrections.NNCF,),

@@ -176,7 +176,7 @@ class Graph:
     def is_layer(self, op: Operation) -> bool:
         """True for a convolution or matrix product with trained weights.
 
-        The DFL convolution (weights that rise by 1) is not one: it takes an expectation and belongs to box decoding.
+        Convolutions that take distances from DFL's shares, or boxes from distances, are not: see :func:`_decodes`.
         """
         position = WEIGHTS_INPUT.get(op.kind)
         if position is None:
@@ -184,8 +184,7 @@ class Graph:
         weights = self.constant(op.inputs[position])
         if weights is None:
             return False
-        bins = weights.ravel()
-        return not (bins.size > 1 and np.array_equal(bins - bins[0], np.arange(bins.size)))
+        return not _decodes(weights)
 
     def bias(self, op: Operation) -> int | None:
         """Where among a layer's inputs its bias is; None if it has none.
@@ -231,6 +230,28 @@ class Graph:
     def source(self, op: Operation) -> int:
         """The tensor whose values an operation of :data:`.operators.SAME_SCALE` hands on: SPLIT names an axis first."""
         return op.inputs[-1] if op.kind == "SPLIT" else op.inputs[0]
+
+
+def _decodes(kernel: np.ndarray) -> bool:
+    """True for weights that are not trained but decode boxes.
+
+    They take the expectation of one distribution, (1, 1, 1, reg_max) rising by 1; or combine a cell's four distances or
+    their distributions, (2 or 4, 1, 1, 4 * reg_max): each output takes one or two of the four, with either sign and
+    all with the same weights, which rise evenly.
+    """
+    if len(kernel) == 1:
+        bins = kernel.ravel()
+        return bins.size > 1 and np.array_equal(bins - bins[0], np.arange(bins.size))
+    if kernel.shape[1:-1] != (1, 1) or kernel.shape[-1] % 4:
+        return False
+    sides = np.abs(kernel.reshape(len(kernel), 4, -1))
+    taken = sides.any(2)
+    if not set(taken.sum(1)) <= {1, 2}:
+        return False
+    bins = sides[taken]
+    steps = np.diff(bins, axis=1)
+    alike = np.allclose(bins, bins[0], rtol=1e-5, atol=0) and np.allclose(steps, steps[:, :1], rtol=1e-4, atol=0)
+    return bool(alike and (steps > 0).all())
 
 
 _DTYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}

@@ -9,11 +9,17 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_quantizer import quantizer
 from ai_edge_quantizer import recipe as recipes
+from ai_edge_quantizer.utils import tfl_flatbuffer_utils
 
+from ..int8 import STEPS
 from ..runtime.interpreter import no_warning_of_kept_tensors
 from . import packing
 from .graph import Graph
 from .ranges import Ranges
+
+_ELEMENTWISE = frozenset({"ADD", "SUB", "MUL"})
+
+_OFF_GRID = 1e-3  # of a step, as far as float32 goes
 
 
 def quantize(content: bytes, graph: Graph, ranges: Ranges, recipe: list[dict[str, Any]]) -> bytes:
@@ -38,7 +44,49 @@ def quantize(content: bytes, graph: Graph, ranges: Ranges, recipe: list[dict[str
         result = work.quantize(statistics, enable_progress_report=False, enable_progress_bar=False)
     model = packing.unpack(bytes(result.quantized_model))
     _drop_idle(model)
+    _hold_exactly(model, graph)
     return packing.pack(model)
+
+
+def _hold_exactly(model: schema.ModelT, graph: Graph) -> None:
+    """Give constants that are added or multiplied the steps on which all of their values lie, if there are such.
+
+    ai-edge-quantizer's steps reach from the least value to the greatest. Anchors are odd multiples of half a cell: on
+    those steps they are off by up to half of one, a pixel and more of 640, and on their own steps by nothing.
+    """
+    wanted = {
+        graph.name(tensor): values
+        for op in graph.operations
+        if op.kind in _ELEMENTWISE
+        for tensor in op.inputs
+        if (values := graph.constant(tensor)) is not None
+    }
+    for tensor in model.subgraphs[0].tensors:
+        values = wanted.get(tfl_flatbuffer_utils.get_tensor_name(tensor))
+        if values is None or tensor.type != schema.TensorType.INT8:
+            continue
+        exact = grid_of(values)
+        if exact is not None:
+            step, zero = exact
+            stored = (np.round(values / step) + zero).astype(np.int8)
+            model.buffers[tensor.buffer].data = np.frombuffer(stored.tobytes(), np.uint8)
+            tensor.quantization.scale, tensor.quantization.zeroPoint = [step], [zero]
+
+
+def grid_of(values: np.ndarray) -> tuple[float, int] | None:
+    """The step and the zero point of an int8 grid on which all values lie; None if the least of them is no such step.
+
+    Args:
+        values: float32.
+    """
+    if not values.any():
+        return None
+    step = float(np.abs(values[values != 0]).min())
+    steps = values.astype(np.float64) / step
+    low, high = np.round([min(steps.min(), 0), max(steps.max(), 0)])
+    if high - low > STEPS or np.abs(steps - np.round(steps)).max() > _OFF_GRID:
+        return None
+    return step, int(-128 - low)
 
 
 def _drop_idle(model: schema.ModelT) -> None:

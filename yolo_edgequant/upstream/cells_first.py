@@ -39,6 +39,7 @@ def decode(head: nn.Module, size: tuple[int, int], turn: bool, separate: bool, i
     grid = in_torch.Grid.of(size, [int(s) for s in head.stride], head.stride.device)
     by_cell, keypoint = grid.by_cell(), heads.keypoint_scale(head)
     rotated, corners = heads.is_rotated(head) and turn, (head.end2end or head.xyxy) and not heads.is_rotated(head)
+    of_levels = [in_torch.LevelBoxes.of(size, int(s), head.reg_max, corners, head.stride.device) for s in head.stride]
     masks, extra = heads.has_masks(head), heads.extra_of(head)
     single = heads.single_level(head)
 
@@ -52,14 +53,15 @@ def decode(head: nn.Module, size: tuple[int, int], turn: bool, separate: bool, i
             [heads.cells_first(level[name], m) for level, m in zip(levels, maps, strict=True)]
             for name in ("boxes", "scores")
         )
-        distances = in_torch.distances_by_cell(torch.cat(boxes, 1), self.reg_max)
         added = None if extra is None else torch.cat([level[extra] for level in levels], 2)
         if rotated:
-            boxes = in_torch.rotated_boxes(distances, added.transpose(1, 2), by_cell, polynomial=integer)
+            distances = in_torch.distances_by_cell(torch.cat(boxes, 1), self.reg_max)
+            places = [in_torch.rotated_boxes(distances, added.transpose(1, 2), by_cell, polynomial=integer)]
         else:
-            boxes = in_torch.boxes(distances, by_cell, corners)
+            decoded = [decode_boxes(raw) for decode_boxes, raw in zip(of_levels, boxes, strict=True)]
+            places = [torch.cat(levels, 1) for levels in zip(*decoded, strict=True)]
         # each level's scores have a scale of their own up to the sigmoid
-        parts = (boxes, torch.cat([values.sigmoid() for values in scores], 1))
+        parts = (*places, torch.cat([values.sigmoid() for values in scores], 1))
         detections = torch.cat([part.transpose(1, 2) for part in parts], 1)  # behind it, joining them would copy both
         if keypoint is not None:
             added = in_torch.keypoints(added, tuple(self.kpt_shape), grid, *keypoint)

@@ -74,7 +74,7 @@ def _prepared(model: nn.Module, head: nn.Module, request: Request, size: tuple[i
     integer, separate = request.head == Head.INT8, request.outputs == Outputs.SEPARATE
     # sine and cosine are no operations of 8-bit files; where the reader knows of it, it turns the boxes
     unturned = integer and heads.is_rotated(head) and not openvino and (separate or not request.profile.separate)
-    if not in_pixels and request.profile.cells_first and cells_first.is_possible(head):
+    if not in_pixels and not openvino and cells_first.is_possible(head):
         names = cells_first.decode(head, size, not unturned, separate=separate, integer=integer)
     else:
         if integer:
