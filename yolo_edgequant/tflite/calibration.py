@@ -127,6 +127,7 @@ def collect(
     statistics |= {tensor: Statistics(*SIGMOID_RANGE) for tensor in gates}
 
     def given() -> Iterator[dict[int, np.ndarray]]:
+        """The input of each image; a DataError if it has another shape."""
         (source,) = graph.inputs
         for count, image in enumerate(images):
             if image.shape != graph.shape(source):
