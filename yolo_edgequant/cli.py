@@ -223,8 +223,11 @@ def zoo(
             zoo.save(kept, as_json)  # at once: what is measured stays, whatever comes of the next one
             if docs is not None:
                 docs_page.rewrite(docs, kept)
-    if done:
-        console.print(report.table_of_models({result.name: result.rows for result in done}))
+    rows = {result.name: result.rows for result in done}
+    if rows:
+        console.print(report.table_of_models(rows))
+    if (scores := report.scores_of_models(rows)) is not None:
+        console.print(scores)
     if markdown:
         for text in (docs_page.summary(done), *map(docs_page.section, done)):
             typer.echo(f"{text}\n")

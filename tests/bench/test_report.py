@@ -149,3 +149,12 @@ def test_several_models_have_one_table_with_their_names():
         ("two", "litert", "50.0%"),
     ]
     assert rows[2] == ["two", *CELLS[:8], "50.0%", *CELLS[8:]]
+
+
+def test_several_models_have_one_table_of_scores():
+    out = io.StringIO()
+    models = {"one": [replace(FULL, **SCORES), EMPTY], "two": [EMPTY], "three": [replace(FULL, **SCORES)]}
+    Console(file=out, width=160, force_terminal=False).print(report.scores_of_models(models))
+    cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in out.getvalue().splitlines() if "│" in line]
+    assert cells == [[name, *CELLS[:4], "0.4528", "0.4413", "+0.003", "-0.022"] for name in ("one", "three")]
+    assert report.scores_of_models({"two": [EMPTY]}) is None

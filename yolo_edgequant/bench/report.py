@@ -35,50 +35,52 @@ _SCORES = (
     ("threshold_shift", "best threshold", "{:+.3f}"),
     ("score_change", "an object's score", "{:+.3f}"),
 )
+_SCORED = (*_COLUMNS[:4], *_SCORES)
+_SCORES_TITLE = "scores: F1 at FP32's best threshold, and what changed"
 _ON_REQUEST = (("image_ms", "image to boxes ms", "{:.1f}"), ("decoding_ms", "decoding ms", "{:.2f}"))
 
 
 def table(rows: Sequence[Row]) -> Table:
     """A table to print with Rich."""
-    return _of_models([("", rows)], _columns(rows))
+    return _table({"": rows}, _columns(rows))
 
 
 def table_of_models(models: Mapping[str, Sequence[Row]]) -> Table:
     """One table for several models, by their names."""
-    return _of_models(list(models.items()), _columns([row for rows in models.values() for row in rows]), named=True)
+    return _table(models, _columns([row for rows in models.values() for row in rows]), named=True)
 
 
-def _of_models(
-    models: Sequence[tuple[str, Sequence[Row]]], columns: Sequence[tuple[str, str, str]], named: bool = False
-) -> Table:
+def scores(rows: Sequence[Row]) -> Table | None:
+    """A second table: whether the scores still mean what the FP32 model's do; None without such figures."""
+    return _scores({"": rows}, named=False)
+
+
+def scores_of_models(models: Mapping[str, Sequence[Row]]) -> Table | None:
+    """The same for several models, by their names."""
+    return _scores(models, named=True)
+
+
+def _scores(models: Mapping[str, Sequence[Row]], named: bool) -> Table | None:
+    scored = {name: [row for row in rows if row.f1 is not None] for name, rows in models.items()}
+    if not any(scored.values()):
+        return None
+    table = _table(scored, _SCORED, named)
+    table.title, table.caption = _SCORES_TITLE, "F1 at an overlap of 0.5, mean of classes"
+    return table
+
+
+def _table(models: Mapping[str, Sequence[Row]], columns: Sequence[tuple[str, str, str]], named: bool = False) -> Table:
     table = Table(title="INT8 against FP32 of the same run")
     if named:
         table.add_column("model")
     for name, title, _ in columns:
         table.add_column(title, justify="left" if name in _OPTIONS else "right")
-    for model, rows in models:
+    for model, rows in models.items():
         for row in rows:
-            bad = row.error or row.is_short
             cells = ([model] if named else []) + _cells(row, columns)
+            bad = row.error or row.is_short
             table.add_row(*cells, style="red" if bad else "dim" if row.head == "stock" else None)
         table.add_section()
-    return table
-
-
-def scores(rows: Sequence[Row]) -> Table | None:
-    """A second table: whether the scores still mean what the FP32 model's do; None without such figures."""
-    rows = [row for row in rows if row.f1 is not None]
-    if not rows:
-        return None
-    table = Table(
-        title="scores: F1 at FP32's best threshold, and what changed",
-        caption="F1 at an overlap of 0.5, mean of classes",
-    )
-    columns = (*_COLUMNS[:4], *_SCORES)
-    for name, title, _ in columns:
-        table.add_column(title, justify="left" if name in _OPTIONS else "right")
-    for row in rows:
-        table.add_row(*_cells(row, columns), style="dim" if row.head == "stock" else None)
     return table
 
 
@@ -93,7 +95,7 @@ def line(row: Row) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """The same tables for a README."""
     scored = [row for row in rows if row.f1 is not None]
-    tables = [(rows, _columns(rows)), *([(scored, (*_COLUMNS[:4], *_SCORES))] if scored else [])]
+    tables = [(rows, _columns(rows)), *([(scored, _SCORED)] if scored else [])]
     return "\n\n".join(_markdown(*table) for table in tables)
 
 
