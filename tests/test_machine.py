@@ -30,6 +30,8 @@ def test_facts_name_the_cpu_and_what_is_installed(tmp_path, monkeypatch):
     facts = machine.facts()
     assert (facts.version, facts.cpu, facts.features) == (__version__, "A CPU", ("avx2",))
     assert facts.packages == {"numpy": importlib.metadata.version("numpy")}
+    assert facts.cores >= 1
+    assert facts.load >= 0
     assert len(facts.date.split("-")) == 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import subprocess
@@ -36,6 +37,8 @@ class Facts:
         packages: versions of those that are installed and matter, by name.
         cpu: its name; empty where the system does not say.
         features: as :func:`cpu_features` has them.
+        cores: that there are; None where the system does not say.
+        load: mean number of processes that wanted one in the minute before, others' among them; None likewise.
     """
 
     date: str
@@ -45,6 +48,8 @@ class Facts:
     packages: Mapping[str, str]
     cpu: str
     features: tuple[str, ...]
+    cores: int | None = None
+    load: float | None = None
 
 
 def facts() -> Facts:
@@ -57,6 +62,8 @@ def facts() -> Facts:
         {name: version for name in _PACKAGES if (version := _version(name)) is not None},
         _of_cpu("model name|Hardware"),
         cpu_features(),
+        os.cpu_count(),
+        round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     )
 
 

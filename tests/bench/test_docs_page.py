@@ -57,6 +57,8 @@ def test_a_section_has_the_tables_and_what_they_were_measured_with():
         "Validated on 40 drawn images, calibrated on 128. shapes.pt (detect, 160 x 160), 2026-01-31, yolo-edgequant "
         "0.1.0 at commit abc1234; Python 3.11.7, numpy 2.0; A CPU with avx2; 2 threads when timed."
     )
+    loaded = replace(RESULT, facts=replace(FACTS, cores=2, load=7.94))
+    assert "; A CPU with avx2, 2 cores with a load of 7.9 just before; 2 threads" in docs_page.section(loaded)
     other = replace(RESULT, data="coco.yaml", nms_free=True, threads=1, calibrated=None)
     text = docs_page.section(replace(other, facts=replace(FACTS, commit=None, cpu="", features=())))
     assert "Validated on 40 images of coco.yaml, calibrated on an unknown number of. " in text

@@ -96,6 +96,8 @@ def _said(result: Result) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.packages.items())
     commit = "" if facts.commit is None else f" at commit {facts.commit}"
     cpu = f"{facts.cpu or 'unknown CPU'} with {', '.join(facts.features) or 'no known INT8 feature'}"
+    if facts.cores is not None and facts.load is not None:
+        cpu += f", {facts.cores} cores with a load of {facts.load:.1f} just before"
     return (
         f"{counts} {model}, {facts.date}, yolo-edgequant {facts.version}{commit}; Python {facts.python}, {versions}; "
         f"{cpu}; {result.threads} thread{'s' * (result.threads > 1)} when timed."
