@@ -4,6 +4,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from yolo_edgequant.patches import REGISTRY
 from yolo_edgequant.processes import environment
 
 FULL = {"map": 0.5, "map50": 0.6, "retention": 0.9, "latency_ms": 1.0, "size_mb": 1.0, "export_s": 1.0, "peak_mb": 9.0}
-COMMANDS = ["export", "predict", "val", "finetune", "bench", "sensitivity", "demo", "run"]
+COMMANDS = ["export", "predict", "val", "finetune", "bench", "zoo", "sensitivity", "demo", "run"]
 COMMANDS += ["inspect", "patches", "doctor", "targets", "check"]
 
 
@@ -271,6 +272,104 @@ def test_bench_with_a_failed_row_prints_why_saves_and_exits_with_1(command, file
     assert code == 1
     assert "litert float: export failed: no [bold]luck[/bold]" in out
     assert json.loads((tmp_path / "bench" / "bench.json").read_text())[0]["error"] == ran["outcome"]["error"]
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A file of two models, of which the second is optional and not there."""
+    (tmp_path / "one.pt").touch()
+    text = '[{0}]\ncheckpoint = "{0}.pt"\ntask = "detect"\ndata = "shapes"\noptional = {1}\n'
+    keeps = "[{0}.keeps]\ntflite.float.channel = 90\n"
+    texts = [(text + keeps).format(name, optional) for name, optional in (("one", "false"), ("two", "true"))]
+    (tmp_path / "models.toml").write_text("".join(texts))
+    return tmp_path / "models.toml"
+
+
+@pytest.fixture
+def measured_models(monkeypatch):
+    """Stands for the measuring of models: what it was called with, and the result by name."""
+    from tests.bench.test_zoo import RESULT
+    from yolo_edgequant.bench import zoo
+
+    calls = {"result": RESULT}
+
+    def run_all(entries, folder, report, show, threads, images):
+        calls.update(names=[entry.name for entry in entries], folder=folder, threads=threads, images=images)
+        for entry in entries:
+            report(f"{entry.name}: at work")
+            show(calls["result"].rows)
+            yield replace(calls["result"], name=entry.name)
+
+    monkeypatch.setattr(zoo, "run_all", run_all)
+    return calls
+
+
+def test_zoo_measures_what_is_there_and_writes_results_and_page(command, models, measured_models, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench: one -->\n<!-- end -->\n<!-- bench: two -->\n<!-- end -->\n")
+    code, out, err = command("zoo", models, "--docs", "page.md", "--threads", 2, "--images", 5, "--markdown")
+    assert (code, err) == (0, "")
+    expected = {"names": ["one"], "folder": Path("zoo"), "threads": 2, "images": 5}
+    assert {key: measured_models[key] for key in expected} == expected
+    lines = out.splitlines()
+    assert lines[0] == f"left out: two, since '{tmp_path / 'two.pt'}' is not there"
+    assert "one: at work" in lines
+    assert len([line for line in lines if line.startswith("│ one ")]) == 2
+    assert "| pytorch | fp32 | - | mAP50-95 0.8000 |" in lines
+    assert lines[-1] == "written: zoo/zoo.json and page.md"
+    assert "| tflite | float | channel | activation | 0.7900 |" in page.read_text()
+    assert page.read_text().count("Not measured yet.") == 1
+    assert list(json.loads((tmp_path / "zoo" / "zoo.json").read_text())) == ["one"]
+
+
+def test_zoo_picks_models_and_leaves_the_results_of_others(command, models, measured_models, tmp_path):
+    (tmp_path / "two.pt").touch()
+    assert command("zoo", models, "--json", "all.json")[0] == 0
+    measured_models["result"] = replace(measured_models["result"], validated=7)
+    assert command("zoo", models, "--json", "all.json", "--only", "two")[0] == 0
+    assert measured_models["names"] == ["two"]
+    results = json.loads((tmp_path / "all.json").read_text())
+    assert {name: result["validated"] for name, result in results.items()} == {"one": 40, "two": 7}
+
+
+def test_zoo_exits_with_1_if_a_file_keeps_too_little_or_failed(command, models, measured_models, tmp_path):
+    original, good = measured_models["result"].rows
+    for row, said in (
+        (replace(good, retention=0.9), "failed: one, tflite float channel: keeps 90.00% ± 0.40%, and should 98.50%"),
+        (replace(good, error="no [bold]luck[/bold]"), "failed: one, tflite float channel: no [bold]luck[/bold]"),
+    ):
+        measured_models["result"] = replace(measured_models["result"], rows=(original, row))
+        code, out, err = command("zoo", models)
+        assert (code, err) == (1, "")
+        assert out.splitlines()[-2:] == [said, "written: zoo/zoo.json"]
+        assert json.loads((tmp_path / "zoo" / "zoo.json").read_text())["one"]["rows"][1]["error"] == row.error
+
+
+def test_zoo_says_in_one_line_what_is_wrong_before_any_work(command, models, measured_models, tmp_path):
+    text = models.read_text()
+    broken = {
+        "models.toml, one: unknown key 'tsak'": text.replace("task", "tsak = 1\ntask", 1),
+        "one: 'none.pt' not found; paths are relative to the TOML file": text.replace("one.pt", "none.pt", 1),
+    }
+    for said, content in broken.items():
+        models.write_text(content)
+        code, out, err = command("zoo", "models.toml")
+        assert (code, out, len(err.splitlines())) == (1, "", 1)
+        assert err.startswith(f"error: {said}")
+    models.write_text(text)
+    assert command("zoo", "none.toml")[2].startswith("error: models 'none.toml' not found (looked in ")
+    assert command("zoo", models, "--only", "three")[2] == "error: --only 'three' is not one of one, two\n"
+    assert command("zoo", models, "--docs", "none.md")[2].startswith("error: page 'none.md' not found")
+    (tmp_path / "old.json").write_text("[]")
+    assert command("zoo", models, "--json", "old.json")[2].startswith(
+        "error: 'old.json' has no results of this release"
+    )
+    assert "names" not in measured_models
+
+
+def test_zoo_with_nothing_but_optional_models_that_are_missing_is_no_failure(command, models, measured_models):
+    code, out, err = command("zoo", models, "--only", "two")
+    assert (code, err, len(out.splitlines())) == (0, "", 1)
 
 
 def test_patches_prints_a_diff_of_every_patch(command):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.spinner import Spinner
+from rich.table import Table
 
 from . import series, target_report
 from ._version import __version__
@@ -23,6 +25,7 @@ from .targets.devices import device, devices
 
 if TYPE_CHECKING:
     from .bench.run import Row, Settings
+    from .bench.zoo import Result
 
 app = typer.Typer(
     help="INT8 exports of Ultralytics YOLO models that still detect, for Coral Edge TPU, NXP i.MX8M Plus and Intel.",
@@ -174,6 +177,67 @@ def bench(
         settings = replace(settings, threads=threads)
     rows = cases(_list(formats), _list(heads), _list(granularity), _list(ranges), baseline, _list(corrections))
     _bench(settings, rows, out or Path("bench"), markdown)
+
+
+@app.command()
+def zoo(
+    file: Annotated[Path, typer.Argument(help="TOML file of models, and of what their files should keep.")],
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Name of a model of it; may be repeated. All without it.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=0, help="Validation images to time from image to boxes.")] = 0,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of what is timed; all cores without.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to keep the files, logs and drawn images in.")] = Path("zoo"),
+    as_json: Annotated[
+        Path | None,
+        typer.Option("--json", help="File for all of it; models in it that are not measured now stay. OUT/zoo.json."),
+    ] = None,
+    docs: Annotated[Path | None, typer.Option(help="Page whose tables are to be written anew from that.")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables as Markdown, too.")] = False,
+) -> None:
+    """Bench all models of a file: one table; exit status 1 if a file keeps less than it should.
+
+    Example: yolo-edgequant zoo models.toml --only shapes --json docs/benchmarks.json --docs docs/benchmarks.md
+    """
+    from .bench import docs_page, models, report, zoo
+
+    entries = models.read(file)
+    wanted = models.only(entries, only or ())
+    present = models.present(wanted)
+    for entry in wanted:
+        if entry not in present:
+            console.print(escape(f"left out: {entry.name}, since '{entry.missing}' is not there"), soft_wrap=True)
+    as_json = as_json or out / "zoo.json"
+    kept = zoo.merged(zoo.load(as_json) if as_json.is_file() else [], [], entries)
+    if docs is not None:
+        docs_page.rewrite(docs, kept)  # a page that cannot be written is said before hours of work
+    done: list[Result] = []
+
+    def table(filled: Sequence[Row]) -> Table:
+        return report.table_of_models({**{one.name: one.rows for one in done}, present[len(done)].name: filled})
+
+    with _shown(table, report.line) as (tell, show):
+        for result in zoo.run_all(present, out, tell, show, threads, images):
+            done.append(result)
+            kept = zoo.merged(kept, [result], entries)
+            zoo.save(kept, as_json)  # at once: what is measured stays, whatever comes of the next one
+            if docs is not None:
+                docs_page.rewrite(docs, kept)
+    rows = {result.name: result.rows for result in done}
+    if rows:
+        console.print(report.table_of_models(rows))
+    if (scores := report.scores_of_models(rows)) is not None:
+        console.print(scores)
+    if markdown:
+        for text in (docs_page.summary(done), *map(docs_page.section, done)):
+            typer.echo(f"{text}\n")
+    problems = [problem for result in done for problem in result.problems]
+    for problem in problems:
+        console.print(f"[red]failed:[/red] {escape(problem)}", soft_wrap=True)
+    if done:
+        console.print(f"written: {as_json}" + (f" and {docs}" if docs is not None else ""), soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -398,11 +462,11 @@ def check(
         raise typer.Exit(1)
 
 
-def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> None:
-    """Run a bench, its table growing on a terminal, a line for each step and row elsewhere."""
-    from .bench import report
-    from .bench.run import run
-
+@contextmanager
+def _shown(
+    table: Callable[[Sequence[Row]], Table], line: Callable[[Row], str]
+) -> Iterator[tuple[Callable[[str], None], Callable[[Sequence[Row]], None]]]:
+    """Two functions, for steps and for rows: on a terminal a table that grows, elsewhere a line for each."""
     with Live(console=console, transient=True) as live:
         so_far: list[Any] = ["", "starting"]
 
@@ -411,17 +475,26 @@ def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> No
                 live.update(Group(*so_far))
 
         def tell(step: str) -> None:
-            so_far[1] = Spinner("dots", step)
+            so_far[1] = Spinner("dots", escape(step))
             refresh()
             if not console.is_terminal:
-                console.print(step, soft_wrap=True)
+                console.print(step, soft_wrap=True, markup=False)
 
         def show(filled: Sequence[Row]) -> None:
-            so_far[0] = report.table(filled)
+            so_far[0] = table(filled)
             refresh()
             if not console.is_terminal:
-                console.print(report.line(filled[-1]), soft_wrap=True)
+                console.print(line(filled[-1]), soft_wrap=True)
 
+        yield tell, show
+
+
+def _bench(settings: Settings, rows: list[Row], out: Path, markdown: bool) -> None:
+    """Run a bench, its table growing on a terminal, a line for each step and row elsewhere."""
+    from .bench import report
+    from .bench.run import run
+
+    with _shown(report.table, report.line) as (tell, show):
         done = run(settings, rows, out, tell, show)
     console.print(report.table(done))
     if (scores := report.scores(done)) is not None:

@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -28,13 +27,10 @@ from rich.table import Table
 from ._version import __version__
 from .errors import EdgeQuantError, OptionError
 from .files import atomic_write
+from .machine import cpu_features
 from .options import Choice
 from .patches import FINETUNING, REGISTRY, TRAINING
 from .targets.formats import PROFILES, Format, Profile, converter_gap, require_packages
-
-_CPU = Path("/proc/cpuinfo")
-#: What makes INT8 arithmetic fast, or gives it another result.
-_FEATURES = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
 #: Modules that run ``.tflite`` files, in the runtime's order.
 _INTERPRETERS = ("ai_edge_litert", "tflite_runtime", "tensorflow")
@@ -162,7 +158,7 @@ def examine() -> Report:
         __version__,
         platform.python_version(),
         platform.platform(),
-        _cpu(),
+        cpu_features(),
         rows,
         (
             *(_export(profile, rows) for profile in PROFILES.values()),
@@ -309,14 +305,6 @@ def _compiler() -> Row:
         return Row(_COMPILER, "", None, "", State.WORKS, "")
     advice = "only for format='edgetpu', on Linux x86-64: https://coral.ai/docs/edgetpu/compiler"
     return Row(_COMPILER, "", None, "", State.MISSING, advice)
-
-
-def _cpu() -> tuple[str, ...]:
-    if not _CPU.is_file():
-        return ()
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", _CPU.read_text(), re.MULTILINE)
-    there = flags.group(1).split() if flags else ()
-    return tuple(feature for feature in _FEATURES if feature in there)
 
 
 def _row(rows: Sequence[Row], name: str) -> Row:

@@ -17,6 +17,10 @@ class DataError(EdgeQuantError, ValueError):
     """A data set is missing, empty, without labels where they are needed, or does not fit the model."""
 
 
+class ModelsFileError(EdgeQuantError, ValueError):
+    """A file of models to measure, or of their results, is not as it should be: an unknown key, a missing file, ..."""
+
+
 class UnsupportedModelError(EdgeQuantError, ValueError):
     """The model or file cannot be used: not a YOLO model, an unknown head, quantized already, or not runnable."""
 

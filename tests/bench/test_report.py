@@ -129,3 +129,32 @@ def test_saving_again_replaces_the_older_tables(tmp_path):
     assert len(json.loads(as_json.read_text())) == 1
     assert len(as_csv.read_text().splitlines()) == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bench.csv", "bench.json"]
+
+
+def test_what_a_row_should_keep_has_a_column_if_it_was_said():
+    kept, short, other = shown([replace(FULL, keeps=0.97), replace(FULL, keeps=0.975), EMPTY])
+    assert kept == [*CELLS[:8], "97.0%", *CELLS[8:]], "two standard errors are 0.9 points"
+    assert short == [*CELLS[:8], "97.5%: no", *CELLS[8:]]
+    assert other[8] == "-"
+
+
+def test_several_models_have_one_table_with_their_names():
+    out = io.StringIO()
+    both = {"one": [FULL, EMPTY], "two": [replace(FULL, keeps=0.5)], "none": []}
+    Console(file=out, width=180, force_terminal=False).print(report.table_of_models(both))
+    rows = [[cell.strip() for cell in line[1:-1].split("│")] for line in out.getvalue().splitlines() if "│" in line]
+    assert [(row[0], row[1], row[9]) for row in rows] == [
+        ("one", "litert", "-"),
+        ("one", "openvino", "-"),
+        ("two", "litert", "50.0%"),
+    ]
+    assert rows[2] == ["two", *CELLS[:8], "50.0%", *CELLS[8:]]
+
+
+def test_several_models_have_one_table_of_scores():
+    out = io.StringIO()
+    models = {"one": [replace(FULL, **SCORES), EMPTY], "two": [EMPTY], "three": [replace(FULL, **SCORES)]}
+    Console(file=out, width=160, force_terminal=False).print(report.scores_of_models(models))
+    cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in out.getvalue().splitlines() if "│" in line]
+    assert cells == [[name, *CELLS[:4], "0.4528", "0.4413", "+0.003", "-0.022"] for name in ("one", "three")]
+    assert report.scores_of_models({"two": [EMPTY]}) is None

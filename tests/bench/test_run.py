@@ -194,6 +194,7 @@ def test_run_compares_what_was_found_in_each_image(settings, steps, tmp_path):
     )
     assert row.retention_error == retention(reference, quantized).error > 0
     assert original.retention_error is None
+    assert (original.images, row.images) == (30, 30)
     files = [arguments["images"] for name, arguments in steps.calls if name == "validate"]
     assert len(set(files)) == 2, "each file's in its own folder"
 

@@ -64,6 +64,7 @@ def test_a_whole_bench_fills_every_row(whole):
         assert 1 < row.export_s < 200
         assert 500 < row.peak_mb < 8000
         assert row.retention_error > 0
+        assert row.images == 40
         assert abs(row.threshold_shift) < 0.5
         assert abs(row.score_change) < 0.3
         assert reference.map < row.f1_float <= 1
@@ -75,6 +76,14 @@ def test_a_whole_bench_fills_every_row(whole):
     assert ours.image_ms > ours.decoding_ms > 0
     assert told[0] == "validating the FP32 model"
     assert told[-1] == "timing 3 files on 3 images, from image to boxes"
+
+
+def test_a_checkpoint_says_its_task_and_a_broken_one_fails(tmp_path):
+    assert bench.task(WEIGHTS, tmp_path / "log") == "detect"
+    assert bench.task(Path(__file__).parents[1] / "weights" / "shapes-obb.pt", tmp_path / "log") == "obb"
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(bench.WorkerError, match=r"^task failed: "):
+        bench.task(tmp_path / "broken.pt", tmp_path / "log")
 
 
 def test_the_stock_file_is_upstreams_own_and_the_others_are_ours(files):

@@ -102,3 +102,23 @@ def test_some_images_alone_are_a_data_set(shapes_data, tmp_path):
     facts = data.check(data.only(files, {"names": {0: "a", 1: "b", 2: "c", 3: "d"}}, tmp_path), ["val"])
     assert facts["nc"] == 4
     assert (tmp_path / "images.txt").read_text().splitlines() == [str(file.resolve()) for file in files]
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(1.0, 24), (0.376, 9), (0.01, 1)])
+def test_a_share_of_a_split_is_rounded_as_ultralytics_does(shapes_data, fraction, count):
+    assert data.share(shapes_data, "train", fraction) == count
+    taken = data.build_yolo_dataset(
+        data.get_cfg(overrides={"imgsz": 160, "fraction": fraction}),
+        data.check(shapes_data, ["train"])["train"],
+        1,
+        data.check(shapes_data, ["train"]),
+        mode="train",
+    )
+    assert len(taken) == count
+
+
+def test_a_split_may_be_several_folders(shapes_data, tmp_path):
+    content = data.YAML.load(shapes_data)
+    data.YAML.save(tmp_path / "both.yaml", {**content, "val": ["images/train", "images/val"]})
+    assert data.share(tmp_path / "both.yaml", "val", 1.0) == 24 + 40
+    assert data.share(tmp_path / "both.yaml", "val", 0.5) == 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -28,40 +28,59 @@ _COLUMNS = (
     ("export_s", "export s", "{:.1f}"),
     ("peak_mb", "peak MB", "{:.0f}"),
 )
+_KEEPS = ("keeps", "should keep", "{:.1%}")
 _SCORES = (
     ("f1_float", "F1 of FP32", "{:.4f}"),
     ("f1", "F1", "{:.4f}"),
     ("threshold_shift", "best threshold", "{:+.3f}"),
     ("score_change", "an object's score", "{:+.3f}"),
 )
+_SCORED = (*_COLUMNS[:4], *_SCORES)
+_SCORES_TITLE = "scores: F1 at FP32's best threshold, and what changed"
 _ON_REQUEST = (("image_ms", "image to boxes ms", "{:.1f}"), ("decoding_ms", "decoding ms", "{:.2f}"))
 
 
 def table(rows: Sequence[Row]) -> Table:
     """A table to print with Rich."""
-    table = Table(title="INT8 against FP32 of the same run")
-    columns = _columns(rows)
-    for name, title, _ in columns:
-        table.add_column(title, justify="left" if name in _OPTIONS else "right")
-    for row in rows:
-        table.add_row(*_cells(row, columns), style="red" if row.error else "dim" if row.head == "stock" else None)
-    return table
+    return _table({"": rows}, _columns(rows))
+
+
+def table_of_models(models: Mapping[str, Sequence[Row]]) -> Table:
+    """One table for several models, by their names."""
+    return _table(models, _columns([row for rows in models.values() for row in rows]), named=True)
 
 
 def scores(rows: Sequence[Row]) -> Table | None:
     """A second table: whether the scores still mean what the FP32 model's do; None without such figures."""
-    rows = [row for row in rows if row.f1 is not None]
-    if not rows:
+    return _scores({"": rows}, named=False)
+
+
+def scores_of_models(models: Mapping[str, Sequence[Row]]) -> Table | None:
+    """The same for several models, by their names."""
+    return _scores(models, named=True)
+
+
+def _scores(models: Mapping[str, Sequence[Row]], named: bool) -> Table | None:
+    scored = {name: [row for row in rows if row.f1 is not None] for name, rows in models.items()}
+    if not any(scored.values()):
         return None
-    table = Table(
-        title="scores: F1 at FP32's best threshold, and what changed",
-        caption="F1 at an overlap of 0.5, mean of classes",
-    )
-    columns = (*_COLUMNS[:4], *_SCORES)
+    table = _table(scored, _SCORED, named)
+    table.title, table.caption = _SCORES_TITLE, "F1 at an overlap of 0.5, mean of classes"
+    return table
+
+
+def _table(models: Mapping[str, Sequence[Row]], columns: Sequence[tuple[str, str, str]], named: bool = False) -> Table:
+    table = Table(title="INT8 against FP32 of the same run")
+    if named:
+        table.add_column("model")
     for name, title, _ in columns:
         table.add_column(title, justify="left" if name in _OPTIONS else "right")
-    for row in rows:
-        table.add_row(*_cells(row, columns), style="dim" if row.head == "stock" else None)
+    for model, rows in models.items():
+        for row in rows:
+            cells = ([model] if named else []) + _cells(row, columns)
+            bad = row.error or row.is_short
+            table.add_row(*cells, style="red" if bad else "dim" if row.head == "stock" else None)
+        table.add_section()
     return table
 
 
@@ -76,7 +95,7 @@ def line(row: Row) -> str:
 def markdown(rows: Sequence[Row]) -> str:
     """The same tables for a README."""
     scored = [row for row in rows if row.f1 is not None]
-    tables = [(rows, _columns(rows)), *([(scored, (*_COLUMNS[:4], *_SCORES))] if scored else [])]
+    tables = [(rows, _columns(rows)), *([(scored, _SCORED)] if scored else [])]
     return "\n\n".join(_markdown(*table) for table in tables)
 
 
@@ -87,19 +106,24 @@ def _markdown(rows: Sequence[Row], columns: Sequence[tuple[str, str, str]]) -> s
 
 
 def _columns(rows: Sequence[Row]) -> tuple[tuple[str, str, str], ...]:
-    """Field, title and format of each column; corrections only if some were left out, times if they were taken."""
+    """Field, title and format of each column; some are there only if a row has something to say in them."""
     options, figures = _COLUMNS[:4], _COLUMNS[4:]
+    if any(row.keeps is not None for row in rows):
+        behind = 1 + [name for name, _, _ in figures].index("retention_error")
+        figures = (*figures[:behind], _KEEPS, *figures[behind:])
     if any(row.corrections not in {"-", "all", "nncf"} for row in rows):
         options += (("corrections", "corrections", "{}"),)
     return options + figures + tuple(c for c in _ON_REQUEST if any(getattr(row, c[0]) is not None for row in rows))
 
 
 def _cells(row: Row, columns: Sequence[tuple[str, str, str]]) -> list[str]:
-    """A row's cells as text; an error marks the first figure that it cost."""
+    """A row's cells as text; an error marks the first figure that it cost, and what is not kept is said to be so."""
     cells = {name: "-" if (value := getattr(row, name)) is None else form.format(value) for name, _, form in columns}
     missing = [name for name in ("map", "latency_ms", "image_ms") if name in cells and getattr(row, name) is None]
     if row.error and missing:
         cells[missing[0]] = "failed"
+    if row.is_short and "keeps" in cells:
+        cells["keeps"] += ": no"
     return list(cells.values())
 
 

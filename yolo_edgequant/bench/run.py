@@ -74,6 +74,8 @@ class Row:
         f1_float, f1: of the FP32 model and of this one at the threshold of scores where FP32's is best, 0 to 1.
         threshold_shift: how much higher this one's best threshold is.
         score_change: mean change of the score of an object that both models found.
+        images: number of validation images; None of tasks without boxes.
+        keeps: lower limit of the retention, 0 to 1; None where none was set.
         error: why figures are missing.
     """
 
@@ -96,7 +98,16 @@ class Row:
     threshold_shift: float | None = None
     score_change: float | None = None
     corrections: str = "-"
+    images: int | None = None
+    keeps: float | None = None
     error: str | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """True if it keeps less than it should, by more than twice its standard error: more than chance explains."""
+        if self.keeps is None or self.retention is None:
+            return False
+        return self.retention + 2 * (self.retention_error or 0) < self.keeps
 
 
 class WorkerError(EdgeQuantError, RuntimeError):
@@ -174,7 +185,8 @@ def run(
     report("validating the FP32 model")
     original = {"path": str(settings.model.resolve()), "stock": True, **_branch(settings)}
     reference, _ = _step("validate", {**original, **validation, "images": _images(folder)}, folder)
-    done = [Row("pytorch", "fp32", map=reference["map"], map50=reference["map50"], retention=1.0)]
+    figures = {"map": reference["map"], "map50": reference["map50"], "retention": 1.0}
+    done = [Row("pytorch", "fp32", **figures, images=_count(reference))]
     show(done)
     paths: dict[int, str] = {}
     for number, row in enumerate(rows, 1):
@@ -193,6 +205,7 @@ def run(
         paths[len(done)] = path
         retention = metrics["map"] / reference["map"] if reference["map"] else None
         figures = {"map": metrics["map"], "map50": metrics["map50"], "retention": retention}
+        figures["images"] = _count(metrics)
         done.append(replace(filled, **figures, **_by_image(reference, metrics)))
         show(done)
     if paths:
@@ -215,6 +228,10 @@ def run(
 def _images(place: Path) -> str:
     """The file for what was found in each image."""
     return str(place.resolve() / "images.npz")
+
+
+def _count(metrics: dict[str, Any]) -> int | None:
+    return len(ImageStatistics.load(Path(metrics["images"])).files) if "images" in metrics else None
 
 
 def _by_image(reference: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
@@ -248,6 +265,19 @@ def export(settings: Settings, row: Row, place: Path) -> tuple[Row, str]:
     """
     file, peak = _step("export", _export_arguments(settings, row, place), place)
     return replace(row, size_mb=file["bytes"] / 1e6, export_s=file["seconds"], peak_mb=peak / 1e6), file["path"]
+
+
+def task(model: Path, folder: Path) -> str:
+    """The task of a checkpoint, which is loaded in a process of its own.
+
+    Args:
+        model: checkpoint.
+        folder: for the log.
+
+    Raises:
+        WorkerError: it cannot be loaded.
+    """
+    return _step("task", {"model": str(model.resolve())}, folder)[0]["task"]
 
 
 def _time(

@@ -24,6 +24,13 @@ _ROUNDS = 15
 _RUNS = 8
 
 
+def task(model: str) -> dict[str, Any]:
+    """Load a checkpoint and say its ``task``, so that one that cannot be loaded ends no other process."""
+    from ..upstream.models import YOLO
+
+    return {"task": YOLO(model).task}
+
+
 def export(model: str, stock: bool, **arguments: Any) -> dict[str, Any]:
     """Export and time it.
 
@@ -167,6 +174,8 @@ if __name__ == "__main__":
     step, values, result = sys.argv[1:]
     Path(result).write_text(
         json.dumps(
-            {"export": export, "validate": validate, "latency": latency, "images": images}[step](**json.loads(values))
+            {"task": task, "export": export, "validate": validate, "latency": latency, "images": images}[step](
+                **json.loads(values)
+            )
         )
     )

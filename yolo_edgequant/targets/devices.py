@@ -5,7 +5,7 @@ Where nothing is known an entry is absent. Strict: an unknown key, a wrong type 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -13,12 +13,8 @@ from typing import Any
 
 from ..errors import OptionError
 from ..options import CHOICES, Choice, ExportOptions, Target
+from ..strict_table import StrictTable, tomllib
 from .formats import PROFILES, Format, Profile
-
-try:
-    import tomllib
-except ModuleNotFoundError:  # Python 3.10
-    import tomli as tomllib
 
 _FOLDER = Path(__file__).parent / "profiles"
 #: The options that a profile chooses, the format aside.
@@ -344,45 +340,15 @@ def read(name: Target, text: str) -> Device:
     return profile
 
 
-class _Table:
-    """A table of a profile; every key that is there has to be asked for."""
+class _Table(StrictTable):
+    """A table of a profile, which may name a source."""
 
     def __init__(self, where: str, values: Any, sources: Mapping[str, Source] | None = None) -> None:
-        if not isinstance(values, dict):
-            raise ValueError(f"{where} is {values!r}, not a table")
-        self.where, self.values, self.sources = where, values, sources or {}
-        self._asked: set[str] = set()
+        super().__init__(where, values)
+        self.sources = sources or {}
 
-    def _taken(self, key: str, wanted: str, fits: Callable[[Any], bool]) -> Any:
-        self._asked.add(key)
-        if key not in self.values:
-            raise ValueError(f"{self.where} lacks {key!r}")
-        if not fits(self.values[key]):
-            raise ValueError(f"{self.where}: {key!r} is {self.values[key]!r}, not {wanted}")
-        return self.values[key]
-
-    def text(self, key: str) -> str:
-        return self._taken(key, "a text", lambda v: isinstance(v, str) and bool(v.strip()))
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(self._taken(key, "a list of texts", lambda v: _is_list(v, str)))
-
-    def whole(self, key: str) -> int:
-        return self._taken(key, "a positive whole number", lambda v: type(v) is int and v > 0)
-
-    def wholes(self, key: str) -> tuple[int, ...]:
-        return tuple(self._taken(key, "a list of whole numbers", lambda v: _is_list(v, int)))
-
-    def flag(self, key: str) -> bool:
-        return self._taken(key, "true or false", lambda v: isinstance(v, bool))
-
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
-        return self.among(self.text(key), allowed, key)
-
-    def among(self, value: str, allowed: tuple[str, ...], key: str) -> str:
-        if value not in allowed:
-            raise ValueError(f"{self.where}: {key!r} is {value!r}, not one of {', '.join(allowed)}")
-        return value
+    def inner(self, where: str, values: Any) -> _Table:
+        return _Table(where, values, self.sources)
 
     def note(self) -> str:
         return self.optional("note", self.text) or ""
@@ -392,30 +358,6 @@ class _Table:
         if name not in self.sources:
             raise ValueError(f"{self.where}: source {name!r} is not among {', '.join(self.sources) or 'any'}")
         return self.sources[name]
-
-    def optional(self, key: str, read: Callable[[str], Any]) -> Any:
-        return read(key) if key in self.values else None
-
-    def below(self, key: str) -> _Table:
-        return _Table(f"{self.where}, {key}", self._taken(key, "a table", lambda v: isinstance(v, dict)), self.sources)
-
-    def entries(self, key: str, read: Callable[[_Table], Any]) -> tuple[Any, ...]:
-        listed = self._taken(key, "a list of tables", lambda v: _is_list(v, dict)) if key in self.values else ()
-        entries = []
-        for number, values in enumerate(listed):
-            table = _Table(f"{self.where}, {key}[{number}]", values, self.sources)
-            entries.append(read(table))
-            table.end()
-        return tuple(entries)
-
-    def end(self) -> None:
-        """Refuse what nobody asked for."""
-        if unknown := sorted(set(self.values) - self._asked):
-            raise ValueError(f"{self.where}: unknown key {unknown[0]!r}")
-
-
-def _is_list(values: Any, kind: type) -> bool:
-    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def _source(table: _Table) -> Source:

@@ -69,9 +69,25 @@ def for_calibration(data: str | Path | None, split: str, task: str) -> str:
         raise DataError(
             f"images are needed: {advice}; Ultralytics' own choice, '{name}', is not on this machine"
         ) from error
-    count = sum(_count(Path(folder)) for folder in (place if isinstance(place, list) else [place]))
-    LOGGER.warning(f"no data= was given, so the ranges are those of {count} images in '{name}'; {advice}")
+    LOGGER.warning(f"no data= was given, so the ranges are those of {_count_all(place)} images in '{name}'; {advice}")
     return name
+
+
+def share(data: str | Path, split: str, fraction: float) -> int:
+    """The number of images that a share of a split has, as Ultralytics rounds it.
+
+    Args:
+        data, split: as in :func:`check`.
+        fraction: the share, above 0 and at most 1.
+
+    Raises:
+        DataError: there is no such data set, or no such split of it.
+    """
+    return max(1, round(_count_all(check(data, [split])[split]) * fraction))
+
+
+def _count_all(places: str | list[str]) -> int:
+    return sum(_count(Path(place)) for place in (places if isinstance(places, list) else [places]))
 
 
 def _count(place: Path) -> int:
