@@ -89,7 +89,7 @@ def _markdown(rows: Sequence[Row], columns: Sequence[tuple[str, str, str]]) -> s
 def _columns(rows: Sequence[Row]) -> tuple[tuple[str, str, str], ...]:
     """Field, title and format of each column; corrections only if some were left out, times if they were taken."""
     options, figures = _COLUMNS[:4], _COLUMNS[4:]
-    if any(row.corrections not in {"-", "all", "nncf"} for row in rows):
+    if any(row.corrections not in {"-", "all"} for row in rows):
         options += (("corrections", "corrections", "{}"),)
     return options + figures + tuple(c for c in _ON_REQUEST if any(getattr(row, c[0]) is not None for row in rows))
 
