@@ -119,7 +119,7 @@ def test_names_do_not_tell_what_the_process_did_before():
         return ov.Model([ops.result(ops.sigmoid(own))], [image])
 
     def names(model):
-        return [node.get_friendly_name() for node in model.get_ordered_ops()]
+        return [model.get_friendly_name(), *(node.get_friendly_name() for node in model.get_ordered_ops())]
 
     one, other = network(), network()
     assert names(one) != names(other)

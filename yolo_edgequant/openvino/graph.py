@@ -74,8 +74,10 @@ def ends_layer(node: ov.Node) -> bool:
 def number_names(model: ov.Model) -> None:
     """Number what has no name of its own by its place in the model, so that equal models are written alike.
 
-    OpenVINO numbers operations through the life of a process, those of other models included.
+    OpenVINO numbers models and operations through the life of a process, those of other exports included.
     """
+    if re.fullmatch(r"Model\d+", model.get_friendly_name()):
+        model.set_friendly_name("Model0")
     for position, node in enumerate(model.get_ordered_ops()):
         kind = node.get_type_name()
         if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
