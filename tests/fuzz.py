@@ -547,8 +547,6 @@ def small_tflite(folder: Path) -> list[Path]:
 
 def small_openvino(folder: Path) -> Path:
     """A raw file of one level: a convolution with the stride of the level."""
-    from dataclasses import replace
-
     import numpy as np
     import openvino as ov
     from openvino import opset13 as ops
@@ -569,7 +567,6 @@ def small_openvino(folder: Path) -> Path:
     ov.save_model(ov.Model(results, [image]), place / "raw.xml", False)
     outputs = (Output("boxes", 32), Output("scores", 32))
     facts = graphs.contract("raw", io="float", channels_last=False, outputs=outputs, strides=(32,), raw=Raw(False, 1))
-    facts = replace(facts, ranges="nncf", corrections="nncf")
     metadata = contract.beside(place, facts, graphs.upstream(facts, 64))
     (place / "metadata.yaml").write_text(json.dumps(metadata))
     return place

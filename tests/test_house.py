@@ -11,7 +11,7 @@ PACKAGE = ROOT / "yolo_edgequant"
 
 #: From the ground up; what stands in one line is on one floor and imports nothing of it.
 FLOORS = (
-    *(("errors",), ("_version",), ("log",), ("int8",), ("files",), ("needs",), ("options",)),
+    *(("errors",), ("_version",), ("log",), ("int8",), ("histogram",), ("files",), ("needs",), ("options",)),
     *(("strict_table",), ("machine",)),
     *(("processes",), ("patching",), ("contract",)),
     *(("decoding",), ("targets",), ("upstream",), ("runtime",)),

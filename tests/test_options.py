@@ -40,7 +40,7 @@ def test_every_option_takes_its_choices_and_nothing_else(name):
 def test_the_choices_are_these():
     assert choices("head") == ("int8", "float", "raw")
     assert choices("granularity") == ("channel", "tensor")
-    assert choices("ranges") == ("activation", "minmax")
+    assert choices("ranges") == ("activation", "minmax", "nncf")
     assert choices("io") == ("int8", "uint8", "float")
     assert choices("corrections") == ("all", "bias", "cells", "equalization", "none")
     assert choices("precision") == ("int8", "auto")
@@ -70,14 +70,6 @@ def test_an_enum_is_its_word_in_messages_names_and_json(member):
     assert f"{member}_{member!r}" == f"{member.value}_{member.value!r}"
     assert json.dumps([member]) == json.dumps([member.value])
     assert {member.value: 1}[member] == 1
-
-
-@pytest.mark.parametrize("name", ["ranges", "corrections"])
-def test_what_nncf_does_by_itself_cannot_be_asked_for(name):
-    assert "nncf" in list(CHOICES[name])
-    with pytest.raises(OptionError, match=f"^{name}=.nncf. is not one of ") as caught:
-        ExportOptions(**{name: "nncf"})
-    assert str(caught.value).count("nncf") == 1
 
 
 @pytest.mark.parametrize("value", [1, 0, "True", "no", None, 1.0])

@@ -37,7 +37,7 @@ class Granularity(Choice):
 
 
 class RangeEstimator(Choice):
-    """How the ranges of activations are estimated; see :mod:`.tflite.ranges`. NNCF has its own."""
+    """How the ranges of activations are estimated; see :mod:`.tflite.ranges` and :mod:`.openvino.ranges`."""
 
     ACTIVATION = "activation"
     MINMAX = "minmax"
@@ -53,14 +53,13 @@ class IO(Choice):
 
 
 class Corrections(Choice):
-    """What is corrected beside the ranges. NNCF has its own."""
+    """What is corrected beside the ranges."""
 
     ALL = "all"
     BIAS = "bias"
     CELLS = "cells"
     EQUALIZATION = "equalization"
     NONE = "none"
-    NNCF = "nncf"
 
 
 class Precision(Choice):
@@ -111,8 +110,8 @@ CHOICES: dict[str, type[Choice]] = {
 
 
 def choices(name: str) -> tuple[Any, ...]:
-    """What a user can give an option, the names of what NNCF does by itself left out."""
-    return (True, False) if name == "verify" else tuple(value for value in CHOICES[name] if value != "nncf")
+    """What a user can give an option."""
+    return (True, False) if name == "verify" else tuple(CHOICES[name])
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ class ExportOptions:
             boxes and scores.
         granularity: one scale of the weights per output ``channel``, or one per ``tensor``.
         ranges: how the ranges of activations are estimated: ``activation`` looks through SiLU and sigmoid, ``minmax``
-            takes the extremes.
+            takes the extremes, ``nncf`` leaves an OpenVINO model's ranges and corrections to NNCF.
         io: type of the file's input, and of its outputs where they are quantized: ``int8``, ``uint8`` or ``float``.
         corrections: ``bias`` makes up for the mean error of rounded weights (:mod:`.tflite.bias_correction`), ``cells``
             takes the ranges of boxes and the like from cells that may become detections

@@ -56,7 +56,7 @@ def test_an_entry_that_says_all(tmp_path):
     assert [(row.format, row.head, row.granularity, row.ranges, row.keeps) for row in large.rows] == [
         ("litert", "stock", "-", "-", None),
         ("openvino", "stock", "-", "-", None),
-        ("openvino", "int8", "channel", "nncf", 0.0),
+        ("openvino", "int8", "channel", "activation", 0.0),
         ("tflite", "raw", "tensor", "activation", 0.98),
         ("tflite", "raw", "channel", "activation", 0.99),
     ]

@@ -28,7 +28,7 @@ def test_cases_are_every_possible_combination_in_order():
 
 def test_cases_without_ranges_take_each_formats_default():
     rows = cases(["litert", "openvino"], ["float"], ["channel"], [], baseline=False)
-    assert [row.ranges for row in rows] == ["activation", "nncf"]
+    assert [row.ranges for row in rows] == ["activation", "activation"]
 
 
 def test_cases_leave_out_what_a_format_cannot_hold():
@@ -39,9 +39,9 @@ def test_cases_leave_out_what_a_format_cannot_hold():
 def test_cases_with_and_without_corrections():
     rows = cases(["litert"], ["raw"], ["channel"], [], False, ["none", "all"])
     assert [(row.format, row.corrections) for row in rows] == [("litert", "none"), ("litert", "all")]
-    with pytest.raises(OptionError, match="corrections=none"):
-        cases(["openvino"], ["raw"], ["channel"], [], False, ["none"])
-    assert [row.corrections for row in cases(["openvino"], ["raw"], ["channel"], [], False)] == ["nncf"]
+    with pytest.raises(OptionError, match="corrections=cells"):
+        cases(["openvino"], ["raw"], ["channel"], [], False, ["cells"])
+    assert [row.corrections for row in cases(["openvino"], ["raw"], ["channel"], [], False)] == ["all"]
 
 
 def test_a_baseline_row_comes_before_each_format():
@@ -221,7 +221,7 @@ def test_run_passes_options_only_to_our_exports(settings, steps, tmp_path):
         {},
         {"head": "int8", "granularity": "channel", "ranges": "activation", "corrections": "all"},
         {},
-        {"head": "int8", "granularity": "channel"},
+        {"head": "int8", "granularity": "channel", "ranges": "activation", "corrections": "all"},
     ]
     assert all((e["imgsz"], e["split"], e["fraction"]) == ([96, 160], "train", 0.5) for e in exports)
     models = {e["model"] for e in exports}

@@ -38,7 +38,7 @@ def files(whole):
     return [
         folder / "litert_stock" / "shapes_int8.tflite",
         folder / "litert_float_channel_activation_all" / "shapes_int8.tflite",
-        folder / "openvino_int8_channel_nncf_nncf" / "shapes_int8_openvino_model",
+        folder / "openvino_int8_channel_activation_all" / "shapes_int8_openvino_model",
     ]
 
 
@@ -101,7 +101,7 @@ def test_the_size_is_that_of_the_file_or_of_the_files_in_the_folder(whole, files
 
 def test_the_log_of_each_step_is_kept(whole):
     logs = {log.relative_to(whole[-1]).as_posix() for log in whole[-1].rglob("*.log")}
-    places = ("litert_stock", "litert_float_channel_activation_all", "openvino_int8_channel_nncf_nncf")
+    places = ("litert_stock", "litert_float_channel_activation_all", "openvino_int8_channel_activation_all")
     steps = {f"{place}/{step}.log" for place in places for step in ("export", "validate")}
     assert logs == {"validate.log", "latency.log", "images.log", *steps}
 

@@ -86,3 +86,45 @@ def test_roundings_of_activations_and_what_they_round():
     assert not graph.rounds_activations(nodes["of weights"])
     assert not graph.rounds_activations(nodes["relu"])
     assert graph.computed(nodes["of relu"]).get_friendly_name() == "relu"
+
+
+def test_what_is_concatenated_shares_a_scale():
+    image = ops.parameter([1, 4, 4, 4], np.float32)
+
+    def rounded(source, name):
+        return ops.fake_quantize(source, *[np.float32(value) for value in (-1, 1, -1, 1)], 256, name=name)
+
+    one, other = rounded(ops.relu(image), "one"), rounded(ops.sigmoid(image), "other")
+    moved = ops.max_pool(rounded(ops.tanh(image), "moved"), [1, 1], [1, 1], [0, 0], [0, 0], [1, 1]).output(0)
+    joined = ops.concat([rounded(ops.add(one, other), "sum"), moved, ops.relu(image)], 1)
+    network = ov.Model([ops.result(ops.concat([joined, rounded(ops.relu(joined), "last"), moved], 1))], [image])
+    groups = {frozenset(node.get_friendly_name() for node in group) for group in graph.sharing_scales(network)}
+    assert groups == {frozenset({"one"}), frozenset({"other"}), frozenset({"sum", "moved", "last"})}
+
+
+def test_the_bias_of_a_layer():
+    network = model()
+    nodes = named(network)
+    addition, position = graph.bias(nodes["first"])
+    assert addition.get_friendly_name() == "first bias"
+    assert graph.constant(addition.input_value(position).get_node()).size == 8
+    assert graph.bias(nodes["expectation"]) is None
+
+
+def test_names_do_not_tell_what_the_process_did_before():
+    def network():
+        image = ops.parameter([1, 4], np.float32, name="image")
+        own = ops.relu(ops.add(image, ops.constant(np.float32(2))))
+        own.set_friendly_name("own")
+        return ov.Model([ops.result(ops.sigmoid(own))], [image])
+
+    def names(model):
+        return [model.get_friendly_name(), *(node.get_friendly_name() for node in model.get_ordered_ops())]
+
+    one, other = network(), network()
+    assert names(one) != names(other)
+    graph.number_names(one)
+    graph.number_names(other)
+    assert names(one) == names(other)
+    assert len(set(names(one))) == len(names(one))
+    assert "own" in names(one)

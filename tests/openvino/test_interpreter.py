@@ -67,3 +67,11 @@ def test_the_tensor_where_most_is_lost_is_found_by_them():
     name, left = worst_tensor(interpreter.steps(fine), *(interpreter.values(part, image) for part in (fine, coarse)))
     assert name == "rounded"
     assert left < 0.1
+
+
+def test_values_of_constants_alone():
+    value = ops.convert(ops.constant(np.arange(6, dtype=np.int8)), "f32")
+    doubled = ops.multiply(value, np.float32(2))
+    one, other = interpreter.constant_values([doubled.output(0), value.output(0)])
+    np.testing.assert_array_equal(one, 2 * np.arange(6))
+    np.testing.assert_array_equal(other, np.arange(6))

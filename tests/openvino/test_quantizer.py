@@ -1,5 +1,6 @@
 import nncf
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 from torch import nn
@@ -154,3 +155,17 @@ def test_the_device_reaches_nncf(model, transposed, monkeypatch, device, expecte
     with pytest.raises(RuntimeError, match="far enough"):
         quantizer.quantize(model, nncf.Dataset(transposed), Head.FLOAT, len(transposed), device=device)
     assert given["target_device"] is expected
+
+
+def test_a_rounding_can_have_a_range_of_its_own_and_one_by_channel():
+    image = ov.opset13.parameter([1, 2, 4, 4], np.float32)
+    ends = [np.full((1, 2, 1, 1), value, np.float32) for value in (-1, 1, -1, 1)]
+    relu = ov.opset13.relu(image, name="relu")
+    one = ov.opset13.fake_quantize(relu, *ends, 256, name="one")
+    other = ov.opset13.fake_quantize(relu, *[end.ravel()[0] for end in ends], 256, name="other")
+    network = ov.Model([one.output(0), other.output(0)], [image])
+    quantizer.set_ranges(network, {"relu": (0, 5), "one": (np.array([0, -1]), np.array([2, 3]))})
+    nodes = {node.get_friendly_name(): node for node in network.get_ops()}
+    for name, position, expected in (("one", 1, [0, -1]), ("one", 4, [2, 3]), ("other", 1, [0]), ("other", 2, [5])):
+        value = graph.constant(nodes[name].input_value(position).get_node())
+        assert value.ravel().tolist() == expected

@@ -27,7 +27,7 @@ def test_exported_models_detect_and_say_what_they_hold(exported, score, shapes_d
     assert score(folder, shapes_data) > least * fp32
     contract = read(folder)
     assert contract.head == options.get("head", "float")
-    assert contract.ranges == contract.corrections == "nncf"
+    assert (contract.ranges, contract.corrections) == ("activation", "all")
     assert not contract.channels_last
     assert not contract.normalised
     assert (contract.raw is not None) == (contract.head == "raw")
@@ -76,8 +76,41 @@ def test_an_export_can_be_repeated_and_runs_each_image_once(exported, export, sh
     monkeypatch.setattr(calibration.Batches, "__iter__", counting)
     again = export(shapes_model, shapes_data, format="openvino")
     assert len(taken) == 24
-    one, other = ((folder / "shapes.bin").read_bytes() for folder in (exported("openvino"), again))
-    assert one == other, "the text beside it numbers all models of a process"
+    for file in ("shapes.bin", "shapes.xml"):
+        one, other = ((folder / file).read_bytes() for folder in (exported("openvino"), again))
+        assert one == other
+
+
+@pytest.mark.parametrize("ranges", ["activation", "nncf"])
+@pytest.mark.parametrize(("target", "name"), [("intel-npu", "NPU"), ("intel-gpu", "GPU"), (None, "ANY")])
+def test_nncf_is_told_the_device(export, shapes_model, shapes_data, monkeypatch, ranges, target, name):
+    import nncf
+
+    given = []
+
+    def quantize(*_, **arguments):
+        given.append(arguments["target_device"])
+        raise RuntimeError("far enough")
+
+    monkeypatch.setattr(nncf, "quantize", quantize)
+    with pytest.raises(RuntimeError, match="far enough"):
+        export(shapes_model, shapes_data, format="openvino", ranges=ranges, target=target)
+    assert given == [nncf.TargetDevice[name]]
+
+
+def test_ranges_and_corrections_can_be_left_to_nncf_or_out(exported, export, shapes_model, shapes_data, monkeypatch):
+    from yolo_edgequant.pipeline import openvino as pipeline
+
+    corrected = []
+    monkeypatch.setattr(pipeline, "correct_biases", lambda *arguments: corrected.append(arguments))
+    folder = export(shapes_model, shapes_data, format="openvino", ranges="nncf")
+    assert (read(folder).ranges, read(folder).corrections) == ("nncf", "all")
+    assert not corrected
+    of_nncf = (folder / "shapes.bin").read_bytes()
+    plain = export(shapes_model, shapes_data, format="openvino", corrections="none")
+    assert (read(plain).ranges, read(plain).corrections) == ("activation", "none")
+    assert not corrected
+    assert len({of_nncf, (plain / "shapes.bin").read_bytes(), (exported("openvino") / "shapes.bin").read_bytes()}) == 3
 
 
 def test_an_export_that_fails_leaves_no_half_folder_and_keeps_the_old_one(

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
         ("tflite", ("int8", "channel", "activation", "int8")),
         ("edgetpu", ("int8", "channel", "activation", "int8")),
         ("saved_model", ("float", "channel", "activation", "int8")),
-        ("openvino", ("float", "channel", "nncf", "float")),
+        ("openvino", ("float", "channel", "activation", "float")),
     ],
 )
 def test_defaults(name, expected):
@@ -159,9 +159,9 @@ def test_a_retention_is_for_mixed_precision():
         ("saved_model", {"head": "raw"}, "'float' or 'int8'"),
         ("openvino", {"io": "int8"}, "'float'"),
         ("openvino", {"granularity": "tensor"}, "'channel'"),
-        ("openvino", {"ranges": "activation"}, "'nncf'"),
-        ("openvino", {"ranges": "minmax", "head": "float"}, "'nncf'"),
-        ("openvino", {"corrections": "none"}, "'nncf'"),
+        ("openvino", {"ranges": "minmax", "head": "float"}, "'activation' or 'nncf'"),
+        ("openvino", {"corrections": "cells"}, "'all' or 'bias' or 'none'"),
+        ("tflite", {"ranges": "nncf"}, "'activation' or 'minmax'"),
         ("edgetpu", {"precision": "auto"}, "'int8'"),
         ("saved_model", {"precision": "auto"}, "'int8'"),
     ],

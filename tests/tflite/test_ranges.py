@@ -3,9 +3,10 @@ import pytest
 
 from tests.graphs import Network
 from yolo_edgequant.errors import RecipeError
+from yolo_edgequant.histogram import Histogram
 from yolo_edgequant.options import RangeEstimator
 from yolo_edgequant.tflite import ranges
-from yolo_edgequant.tflite.calibration import Histogram, Statistics, collect
+from yolo_edgequant.tflite.calibration import Statistics, collect
 from yolo_edgequant.tflite.graph import Graph
 from yolo_edgequant.tflite.operators import CARRY, FIXED_RANGE
 

@@ -111,7 +111,7 @@ def _columns(rows: Sequence[Row]) -> tuple[tuple[str, str, str], ...]:
     if any(row.keeps is not None for row in rows):
         behind = 1 + [name for name, _, _ in figures].index("retention_error")
         figures = (*figures[:behind], _KEEPS, *figures[behind:])
-    if any(row.corrections not in {"-", "all", "nncf"} for row in rows):
+    if any(row.corrections not in {"-", "all"} for row in rows):
         options += (("corrections", "corrections", "{}"),)
     return options + figures + tuple(c for c in _ON_REQUEST if any(getattr(row, c[0]) is not None for row in rows))
 

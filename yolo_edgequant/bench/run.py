@@ -303,7 +303,7 @@ def _export_arguments(settings: Settings, row: Row, place: Path) -> dict[str, An
     model = shutil.copy(settings.model, place)
     stock = row.head == "stock"
     chosen = {name: getattr(row, name) for name in ("head", "granularity", "ranges", "corrections")}
-    ours = {} if stock else {name: value for name, value in chosen.items() if value not in {"-", "nncf"}}
+    ours = {} if stock else {name: value for name, value in chosen.items() if value != "-"}
     return {
         "model": str(Path(model).resolve()),
         "stock": stock,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import openvino as ov
 
@@ -69,6 +71,19 @@ def ends_layer(node: ov.Node) -> bool:
     return False
 
 
+def number_names(model: ov.Model) -> None:
+    """Number what has no name of its own by its place in the model, so that equal models are written alike.
+
+    OpenVINO numbers models and operations through the life of a process, those of other exports included.
+    """
+    if re.fullmatch(r"Model\d+", model.get_friendly_name()):
+        model.set_friendly_name("Model0")
+    for position, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        if re.fullmatch(rf"{kind}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}_{position}")
+
+
 def constant(node: ov.Node) -> np.ndarray | None:
     """The value of a constant, perhaps converted or reshaped; None for what is computed."""
     while node.get_type_name() in {"Convert", "Reshape"}:
@@ -87,6 +102,46 @@ def computed(quantizer: ov.Node) -> ov.Node:
 def rounds_activations(node: ov.Node) -> bool:
     """True for the rounding of what is computed, as opposed to that of weights."""
     return node.get_type_name() == "FakeQuantize" and constant(node.input_value(0).get_node()) is None
+
+
+def roundings(model: ov.Model) -> list[ov.Node]:
+    """The roundings of activations, in execution order."""
+    return [node for node in model.get_ordered_ops() if rounds_activations(node)]
+
+
+def sharing_scales(model: ov.Model) -> list[list[ov.Node]]:
+    """The roundings of activations, those together that a concatenation reads, perhaps moved: it has one scale."""
+    groups = {node.get_friendly_name(): [node] for node in roundings(model)}
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Concat":
+            continue
+        sources = (_rounding_behind(value.get_node()) for value in node.input_values())
+        names = [source.get_friendly_name() for source in sources if source is not None]
+        members = list({member.get_friendly_name(): member for name in names for member in groups[name]}.values())
+        for member in members:
+            groups[member.get_friendly_name()] = members
+    return list({id(group): group for group in groups.values()}.values())
+
+
+def _rounding_behind(node: ov.Node) -> ov.Node | None:
+    """The rounding of activations whose values an operation only moves, itself included."""
+    while node.get_type_name() in MOVE and node.get_type_name() != "FakeQuantize":
+        node = node.input_value(0).get_node()
+    return node if rounds_activations(node) else None
+
+
+def channel_axis(layer: ov.Node) -> int:
+    """The axis of its input's channels: the last of a product of matrices, else the second."""
+    return -1 if layer.get_type_name() == "MatMul" else 1
+
+
+def bias(layer: ov.Node) -> tuple[ov.Node, int] | None:
+    """The addition behind a layer, and which of its inputs is the bias; None if it has none."""
+    for reader in layer.output(0).get_target_inputs():
+        node, position = reader.get_node(), 1 - reader.get_index()
+        if node.get_type_name() == "Add" and constant(node.input_value(position).get_node()) is not None:
+            return node, position
+    return None
 
 
 def layers(model: ov.Model) -> list[ov.Node]:

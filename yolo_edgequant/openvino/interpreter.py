@@ -9,7 +9,8 @@ import openvino as ov
 
 from ..runtime.interpreter import Run, Tensor
 
-_EXACT = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 on CPUs that have it
+#: Compute in float32, also on CPUs that have bfloat16.
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def run(model: ov.Model, images: Sequence[np.ndarray], exact: bool = False) -> Run:
@@ -20,7 +21,7 @@ def run(model: ov.Model, images: Sequence[np.ndarray], exact: bool = False) -> R
         images: one a batch.
         exact: compute in float32 where the device would take a shorter type.
     """
-    compiled = ov.compile_model(model, "CPU", _EXACT if exact else {})
+    compiled = ov.compile_model(model, "CPU", EXACT if exact else {})
     outputs = [[np.array(value) for value in compiled([image]).values()] for image in images]
     return Run([Tensor(tuple(value.shape), np.dtype(np.float32)) for value in outputs[0]], outputs)
 
@@ -30,7 +31,7 @@ def results_of(model: ov.Model, names: Iterable[str], image: np.ndarray) -> dict
     wanted = set(names)
     nodes = [node for node in model.get_ops() if node.get_friendly_name() in wanted]
     only = ov.Model([node.output(0) for node in nodes], model.get_parameters())
-    results = ov.compile_model(only, "CPU", _EXACT)([image])
+    results = ov.compile_model(only, "CPU", EXACT)([image])
     return {node.get_friendly_name(): results[position] for position, node in enumerate(nodes)}
 
 
@@ -51,3 +52,9 @@ def steps(model: ov.Model) -> list[tuple[str, list[str]]]:
         (op.get_friendly_name(), [value.get_node().get_friendly_name() for value in op.input_values()])
         for op in model.get_ordered_ops()
     ]
+
+
+def constant_values(outputs: Sequence[ov.Output]) -> list[np.ndarray]:
+    """What is computed of constants alone, as rounded weights are."""
+    results = ov.compile_model(ov.Model(list(outputs), []), "CPU", EXACT)([])
+    return [np.array(results[position]) for position in range(len(outputs))]

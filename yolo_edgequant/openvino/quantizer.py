@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import nncf
 import numpy as np
 import openvino as ov
+from numpy.typing import ArrayLike
 
 from ..errors import RecipeError
 from ..log import LOGGER
@@ -63,29 +64,29 @@ def activation_ranges(model: ov.Model) -> dict[str, tuple[float, float]]:
     widest.
     """
     ranges: dict[str, tuple[float, float]] = {}
-    for node in model.get_ordered_ops():
-        if graph.rounds_activations(node):
-            name = graph.computed(node).get_friendly_name()
-            low, high = (float(graph.constant(node.input_value(position).get_node())) for position in (1, 2))
-            known = ranges.get(name, (low, high))
-            ranges[name] = (min(low, known[0]), max(high, known[1]))
+    for node in graph.roundings(model):
+        name = graph.computed(node).get_friendly_name()
+        low, high = (float(graph.constant(node.input_value(position).get_node())) for position in (1, 2))
+        known = ranges.get(name, (low, high))
+        ranges[name] = (min(low, known[0]), max(high, known[1]))
     return ranges
 
 
-def set_ranges(model: ov.Model, ranges: dict[str, tuple[float, float]]) -> None:
+def set_ranges(model: ov.Model, ranges: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
     """Change the ranges of a quantized model, in place.
 
     Args:
         model: as from :func:`quantize`.
-        ranges: by name of the operation whose result is rounded, (low, high).
+        ranges: (low, high), or for each channel (C,), by name of a rounding, or else of the operation whose result is
+            rounded.
     """
-    for node in model.get_ops():
-        if graph.rounds_activations(node):
-            wanted = ranges.get(graph.computed(node).get_friendly_name())
-            for position in range(1, 5) if wanted else ():
-                old = node.input_value(position).get_node()
-                value = np.full(old.get_data().shape, wanted[(position - 1) % 2], np.float32)
-                node.input(position).replace_source_output(ov.opset13.constant(value).output(0))
+    for node in graph.roundings(model):
+        known = ranges.get(node.get_friendly_name(), ranges.get(graph.computed(node).get_friendly_name()))
+        for position in range(1, 5) if known else ():
+            shape = node.input_value(position).get_shape()
+            end = np.asarray(known[(position - 1) % 2], np.float32)
+            value = np.full(shape, end) if end.ndim == 0 else end.reshape(shape)
+            node.input(position).replace_source_output(ov.opset13.constant(value).output(0))
     model.validate_nodes_and_infer_types()
 
 

@@ -12,6 +12,7 @@ from ultralytics.utils import YAML, colorstr
 
 from .. import contract as contracts
 from ..files import atomic_write
+from ..openvino import graph
 from ..pipeline.finish import finish
 from ..pipeline.openvino import OpenVINOBuild, calibrate, convert
 from ..training.openvino_points import trained_model
@@ -36,6 +37,7 @@ def write_openvino(exporter: Exporter) -> str:
             model.outputs, exporter.edgequant_contract.outputs, strict=False
         ):  # none of a classifier
             port.tensor.set_names({output.title})
+        graph.number_names(model)
         ov.save_model(model, temporary / exporter.file.with_suffix(".xml").name, compress_to_fp16=False)
         metadata = contracts.beside(temporary, exporter.edgequant_contract, exporter.metadata)
         YAML.save(temporary / "metadata.yaml", metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -13,15 +14,19 @@ import nncf
 import numpy as np
 import openvino as ov
 import torch
+from rich.progress import track
 from torch import nn
 
 from .. import contract as contracts
 from ..contract import Contract
 from ..decoding.in_torch import ToPixels
+from ..errors import DataError
 from ..log import LOGGER
-from ..openvino import interpreter, quantizer
+from ..openvino import graph, interpreter, quantizer, ranges
+from ..openvino.bias_correction import correct_biases
+from ..openvino.calibration import collect
 from ..openvino.conversion import to_openvino
-from ..options import Head
+from ..options import Corrections, Head, RangeEstimator
 from ..targets.devices import device
 from ..verification.agreement import Agreement, compare
 from ..verification.worst_tensor import worst_tensor
@@ -44,18 +49,36 @@ def convert(model: nn.Module, image: torch.Tensor, contract: Contract, dynamic: 
 
 
 def calibrate(float_model: ov.Model, contract: Contract, images: Sized) -> ov.Model:
-    """Let NNCF quantize a model on the calibration images.
+    """Quantize a model on the calibration images, run once each.
+
+    NNCF decides where the model rounds, and with ``ranges="nncf"`` all else, too.
 
     Args:
         float_model: from :func:`convert`.
         contract: of the file.
-        images: (B, 3, H, W) float32 from 0 to 1; can be iterated over several times.
+        images: (B, 3, H, W) float32 from 0 to 1.
 
     Raises:
+        DataError: there are no images, or the model gives values that are not finite.
         RecipeError: the scope of box decoding matched nothing.
     """
     target = None if contract.target is None else device(contract.target).nncf
-    return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, len(images), device=target)
+    correct_bias = contract.corrections != Corrections.NONE
+    if contract.ranges == RangeEstimator.NNCF:
+        count = len(images)
+        return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, count, correct_bias, target)
+    pending = iter(images)
+    first = list(itertools.islice(pending, 1))
+    if not first:
+        raise DataError("the calibration set is empty: pass data= with at least one image (100 or more advised)")
+    quantized = quantizer.quantize(float_model, nncf.Dataset(first), contract.head, 1, False, target)
+    shown = track(itertools.chain(first, pending), f"calibrating ({contract.ranges})", len(images), transient=True)
+    calibration = collect(float_model, quantized, shown)
+    decoding = set(graph.decoding(float_model)) if contract.has_boxes else set()
+    quantizer.set_ranges(quantized, ranges.choose(quantized, calibration.statistics, decoding))
+    if correct_bias:
+        correct_biases(quantized, float_model, calibration.means)
+    return quantized
 
 
 @dataclass(frozen=True)

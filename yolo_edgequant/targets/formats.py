@@ -129,8 +129,8 @@ _OPENVINO = replace(
     _LITERT,
     format=Format.OPENVINO,
     granularity=(Granularity.CHANNEL,),  # OpenVINO's kernels take per-channel weights at no cost
-    ranges=(RangeEstimator.NNCF,),
-    corrections=(Corrections.NNCF,),
+    ranges=(RangeEstimator.ACTIVATION, RangeEstimator.NNCF),
+    corrections=(Corrections.ALL, Corrections.BIAS, Corrections.NONE),
     separate=False,
     extra="openvino",
     packages=("openvino", "nncf"),

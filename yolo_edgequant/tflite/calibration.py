@@ -9,12 +9,13 @@ activation and, where they are asked for, a histogram and the means of its chann
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
 from ..errors import DataError
+from ..histogram import Histogram
 from ..int8 import SIGMOID_RANGE
 from ..processes import return_memory, usable_threads
 from ..runtime.interpreter import allocated
@@ -22,38 +23,10 @@ from .candidate_cells import CandidateCells
 from .graph import Graph
 from .parts import Part, split
 
-_BINS = 4096  # over [-limit, limit): a 256th of the used part of the range, or finer, always spans several bins
 _SAMPLES = 1 << 17  # values per tensor and image that enter the histogram; the extremes use all of them
 
 _SHARE = 1 / 6  # of the memory of all tensors, for those of a part
 _GROUP = 8  # images that run through a part before it is closed: opening all parts takes a third of an image's time
-
-
-@dataclass
-class Histogram:
-    """Counts over ``[-limit, limit)`` in equal bins; the limit is a power of two and doubles when it is too small.
-
-    Doubling merges neighbouring bins exactly, so the result does not depend on the order of the images; that of
-    ai-edge-quantizer's ``DynamicHistogram`` does, and its bins are not centred on 0.
-    """
-
-    limit: float = 2.0**-6
-    counts: np.ndarray = field(default_factory=lambda: np.zeros(_BINS, np.int64))
-
-    def add(self, values: np.ndarray, largest: float) -> None:
-        """Count `values`, a flat float32 array with absolute values up to `largest`."""
-        while largest >= self.limit:
-            merged = self.counts.reshape(-1, 2).sum(1)
-            quarter = _BINS // 4
-            self.counts = np.pad(merged, (quarter, quarter))
-            self.limit *= 2
-        bins = (values * np.float32(_BINS / 2 / self.limit) + np.float32(_BINS / 2)).astype(np.int32)
-        self.counts += np.bincount(bins, minlength=_BINS)[:_BINS]
-
-    def occupied(self) -> tuple[np.ndarray, np.ndarray]:
-        """Centres (float64) and counts (int64) of the bins that are not empty, in ascending order."""
-        used = np.flatnonzero(self.counts)
-        return (used + 0.5) * (2 * self.limit / _BINS) - self.limit, self.counts[used]
 
 
 @dataclass
