@@ -66,6 +66,16 @@ def test_lower_scores_other_classes_moved_boxes_and_false_objects_cost():
     assert compared(whole, run(ONE, TWO, (250, 250, 20, 20, 0.5, 0))).detections == pytest.approx(3 / 3.5)
 
 
+def test_how_scores_of_what_both_found_have_changed():
+    whole = run(ONE, TWO, THREE)
+    lower = run((*ONE[:4], 0.8, 0), (*TWO[:4], 0, 0.54), (*THREE[:4], 0.82, 0))
+    assert compared(whole, lower).score_change == pytest.approx((-0.1 - 0.06 + 0.02) / 3)
+    assert compared(whole, whole).score_change == 0
+    moved = run((*ONE[:4], 0.8, 0), (175, *TWO[1:4], 0, 0.3))  # which overlaps by less than half
+    assert compared(whole, moved).score_change == pytest.approx(-0.1)
+    assert compared(whole, run()).score_change is None
+
+
 def test_an_object_is_in_one_pair_only():
     twins = run(ONE, (50, 50, 41, 41, 0.9, 0))  # NMS leaves one
     near = run(ONE, (70, 50, 40, 40, 0.9, 0))

@@ -13,10 +13,13 @@ def no_need():
 
 def test_what_was_seen_is_logged_and_noted(caplog):
     with caplog.at_level(logging.INFO, "ultralytics.yolo_edgequant"):
-        verified = self_check(Agreement(16, 40, 0.9, {"boxes 8": 31.0, "scores 8": 12.5}, 20), no_need)
+        verified = self_check(Agreement(16, 40, 0.9, {"boxes 8": 31.0, "scores 8": 12.5}, 20, -0.0213), no_need)
     assert (verified.images, verified.objects, verified.agreement) == (16, 40, 0.9)
     assert verified.snr_db == {"boxes 8": 31.0, "scores 8": 12.5}
-    assert "40 objects, agreement 0.900, lowest signal to noise 12.5 dB (scores 8)" in caplog.text
+    assert (
+        "40 objects, agreement 0.900, their scores -0.021 on average, lowest signal to noise 12.5 dB (scores 8)"
+        in caplog.text
+    )
 
 
 def test_a_collapse_names_the_tensor():

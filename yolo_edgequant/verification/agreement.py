@@ -16,6 +16,7 @@ from ..runtime.outputs import Candidates, reader
 _CONFIDENCE = 0.1  # objects under it weigh little, and are many
 _IOU = 0.7
 _MAX_DET = 300
+_SAME = 0.5  # overlap of what counts as one object
 _LEAST = 0.3
 _SURE = 0.5
 _ENOUGH = 3
@@ -31,6 +32,8 @@ class Agreement:
         detections: 0 to 1, the objects on which both models agree, weighed by scores and overlap; None without objects.
         snr_db: signal to noise of each output, by name.
         sure: how many of the objects have a score over 0.5.
+        score_change: how much higher the quantized model's scores are on average, of objects that both found with an
+            overlap over 0.5; None without any.
     """
 
     images: int
@@ -38,6 +41,7 @@ class Agreement:
     detections: float | None
     snr_db: dict[str, float]
     sure: int = 0
+    score_change: float | None = None
 
     @property
     def noise(self) -> float:
@@ -75,26 +79,40 @@ def compare(contract: Contract, size: tuple[int, int], reference: Run, quantized
     if not contract.has_boxes:
         return Agreement(len(signals), None, None, snr)
     objects = sum(len(image) for image in theirs)
-    shared = sum(_shared(one, other) for one, other in zip(theirs, ours, strict=True))
+    pairs = [pair for one, other in zip(theirs, ours, strict=True) for pair in _pairs(one, other)]
+    shared = sum(pair.worth for pair in pairs)
+    changes = [pair.score_change for pair in pairs if pair.overlap > _SAME]
     total = sum(float(image.scores.sum()) for run in (theirs, ours) for image in run)
     sure = sum(int((image.scores > _SURE).sum()) for image in theirs)
-    return Agreement(len(signals), objects, 2 * shared / total if objects else None, snr, sure)
+    agreement = 2 * shared / total if objects else None
+    return Agreement(len(signals), objects, agreement, snr, sure, float(np.mean(changes)) if changes else None)
 
 
-def _shared(one: Candidates, other: Candidates) -> float:
-    """Sum over pairs of the same class of the lower score times the overlap, each object in one pair at most."""
+@dataclass(frozen=True)
+class _Pair:
+    """An object that two models found: the lower score times the overlap, the overlap, how much higher the second's is."""
+
+    worth: float
+    overlap: float
+    score_change: float
+
+
+def _pairs(one: Candidates, other: Candidates) -> list[_Pair]:
+    """The objects of one image that are in both, of the same class, each in one pair at most, the worthiest first."""
+    pairs: list[_Pair] = []
     if not len(one.scores) or not len(other.scores):
-        return 0.0
-    worth = np.nan_to_num(overlaps(one.boxes, other.boxes)) * np.minimum(one.scores[:, None], other.scores)
+        return pairs
+    overlap = np.nan_to_num(overlaps(one.boxes, other.boxes))
+    worth = overlap * np.minimum(one.scores[:, None], other.scores)
     worth[one.classes[:, None] != other.classes] = 0
-    total = 0.0
     for _ in range(min(worth.shape)):
         row, column = np.unravel_index(worth.argmax(), worth.shape)
         if worth[row, column] <= 0:
             break
-        total += float(worth[row, column])
+        change = float(other.scores[column]) - float(one.scores[row])
+        pairs.append(_Pair(float(worth[row, column]), float(overlap[row, column]), change))
         worth[row], worth[:, column] = 0, 0
-    return total
+    return pairs
 
 
 @dataclass(frozen=True)

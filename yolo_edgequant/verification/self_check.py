@@ -33,6 +33,8 @@ def self_check(agreement: Agreement, worst_tensor: Callable[[], tuple[str, float
     objects = "no objects"
     if agreement.detections is not None:
         objects = f"{agreement.objects} objects, agreement {agreement.detections:.3f}"
+    if agreement.score_change is not None:
+        objects += f", their scores {agreement.score_change:+.3f} on average"
     lowest = min(agreement.snr_db.items(), key=lambda item: item[1], default=None)
     noise = "" if lowest is None else f", lowest signal to noise {lowest[1]:.1f} dB ({lowest[0]})"
     LOGGER.info(f"self-check on {agreement.images} images held back: {objects}{noise}")
