@@ -90,7 +90,7 @@ def compare(contract: Contract, size: tuple[int, int], reference: Run, quantized
 
 @dataclass(frozen=True)
 class _Pair:
-    """An object that two models found: the lower score times the overlap, the overlap, how much higher the second's is."""
+    """An object in both models: the lower score times the overlap, the overlap, how much higher the second's score is."""
 
     worth: float
     overlap: float
