@@ -90,7 +90,7 @@ def compare(contract: Contract, size: tuple[int, int], reference: Run, quantized
 
 @dataclass(frozen=True)
 class _Pair:
-    """An object in both models: the lower score times the overlap, the overlap, how much higher the second's score is."""
+    """An object in both models: the lower score times the overlap, the overlap, and the second score less the first."""
 
     worth: float
     overlap: float
