@@ -59,7 +59,7 @@ def decode(head: nn.Module, size: tuple[int, int], turn: bool, separate: bool, i
             places = [in_torch.rotated_boxes(distances, added.transpose(1, 2), by_cell, polynomial=integer)]
         else:
             decoded = [decode_boxes(raw) for decode_boxes, raw in zip(of_levels, boxes, strict=True)]
-            places = [torch.cat(levels, 1) for levels in zip(*decoded, strict=True)]
+            places = [torch.cat(part, 1) for part in zip(*decoded, strict=True)]
         # each level's scores have a scale of their own up to the sigmoid
         parts = (*places, torch.cat([values.sigmoid() for values in scores], 1))
         detections = torch.cat([part.transpose(1, 2) for part in parts], 1)  # behind it, joining them would copy both
