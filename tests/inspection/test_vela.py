@@ -155,5 +155,5 @@ def test_box_decoding_in_integers_costs_a_fifth_at_most_on_ethos_u85(reference_m
         results[head] = vela.compile_file(Path(file), "ethos-u85-256")
         assert results[head].cpu == 0
     if int(results["raw"].compiler.split()[1].split(".")[0]) < 5:
-        pytest.skip("vela 4 estimates more than half")
+        pytest.skip("what was measured is vela 5; vela 4 estimates 1.2 to 1.4")
     assert results["int8"].cycles <= 1.2 * results["raw"].cycles
