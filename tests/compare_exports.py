@@ -150,7 +150,7 @@ def matrix() -> list[Case]:
     for io in ("uint8", "float"):
         add("tflite", head="int8", io=io)
     add("tflite", head="int8", ranges="minmax")
-    for corrections in ("none", "bias", "cells", "equalization"):
+    for corrections in ("none", "bias", "cells", "equalization", "rounding", "scores"):
         add("tflite", head="int8", granularity="tensor", corrections=corrections)
     # equalisation leaves a model with SiLU as it is
     add("tflite", head="raw", granularity="tensor", corrections="equalization", activation="relu", verify=False)

@@ -89,7 +89,7 @@ def test_every_command_has_help_of_its_own(name):
     assert " ".join(callbacks[name].__doc__.partition("\n\n")[0].split()) in " ".join(lines)
 
 
-@pytest.mark.parametrize("width", [50, 80, 200])
+@pytest.mark.parametrize("width", [64, 80, 200])
 def test_the_help_of_export_names_every_option_and_every_choice(width):
     words = " ".join(help_of("export", width=width).split())
     listed = words.partition("Our options: ")[2].partition(". ")[0].split(", ")

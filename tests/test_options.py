@@ -42,7 +42,7 @@ def test_the_choices_are_these():
     assert choices("granularity") == ("channel", "tensor")
     assert choices("ranges") == ("activation", "minmax", "nncf")
     assert choices("io") == ("int8", "uint8", "float")
-    assert choices("corrections") == ("all", "bias", "cells", "equalization", "none")
+    assert choices("corrections") == ("all", "bias", "cells", "equalization", "rounding", "scores", "none")
     assert choices("precision") == ("int8", "auto")
     assert choices("verify") == (True, False)
     assert choices("target") == (

@@ -34,6 +34,11 @@ def round_weights(weights: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
         weights: float64.
         axes: that share a scale.
     """
+    steps = weight_steps(weights, axes)
+    return np.clip(np.round(weights / steps), -LARGEST_WEIGHT, LARGEST_WEIGHT) * steps
+
+
+def weight_steps(weights: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The step between two neighbouring values of 8-bit weights, above 0, the given axes having length 1."""
     largest = np.abs(weights).max(axes, keepdims=True)
-    scale = np.maximum(largest / LARGEST_WEIGHT, np.finfo(np.float32).tiny)
-    return np.clip(np.round(weights / scale), -LARGEST_WEIGHT, LARGEST_WEIGHT) * scale
+    return np.maximum(largest / LARGEST_WEIGHT, np.finfo(np.float32).tiny)

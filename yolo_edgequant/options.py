@@ -59,6 +59,8 @@ class Corrections(Choice):
     BIAS = "bias"
     CELLS = "cells"
     EQUALIZATION = "equalization"
+    ROUNDING = "rounding"
+    SCORES = "scores"
     NONE = "none"
 
 
@@ -131,8 +133,10 @@ class ExportOptions:
         io: type of the file's input, and of its outputs where they are quantized: ``int8``, ``uint8`` or ``float``.
         corrections: ``bias`` makes up for the mean error of rounded weights (:mod:`.tflite.bias_correction`), ``cells``
             takes the ranges of boxes and the like from cells that may become detections
-            (:mod:`.tflite.candidate_cells`); ``equalization`` evens out channels that share one scale of the weights
-            (:mod:`.tflite.equalization`); ``all`` or ``none`` of these.
+            (:mod:`.tflite.candidate_cells`), ``equalization`` evens out channels that share one scale of the weights
+            (:mod:`.tflite.equalization`), ``rounding`` rounds a layer's weights so that they make up for each other
+            (:mod:`.tflite.rounding`), ``scores`` takes back what quantization does to the scores on average
+            (:mod:`.tflite.score_alignment`); ``all`` of these, `rounding` only with one scale a tensor; or ``none``.
         precision: ``auto`` keeps as few layers in float as `min_retention` needs.
         min_retention: share of the float model's mAP50-95 on the calibration images that ``precision="auto"`` has to
             reach, above 0 and at most 1; 0.99 if left out.

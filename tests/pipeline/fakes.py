@@ -43,6 +43,10 @@ class FakeBuild:
     def quantize(self, in_float=()):
         return "model " + "".join(in_float)
 
+    def corrected(self, model, in_float=()):
+        assert model == self.quantize(in_float)
+        return model.replace("model", "corrected model")
+
     def noise(self, alone):
         return {"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.2}[alone]
 

@@ -19,7 +19,7 @@ def search(tmp_path):
 
 def test_a_model_is_quantized_checked_and_described(search):
     model, contract = finish(FakeBuild(), request(head="raw"), search)
-    assert model == "model "
+    assert model == "corrected model "
     assert contract.verified == Verified(4, 10, 0.9, {"detections": 20.0})
     assert contract.in_float is None
     assert FakeBuild().contract == CONTRACT, "a stage returns values and changes none"
@@ -27,7 +27,7 @@ def test_a_model_is_quantized_checked_and_described(search):
 
 def test_a_collapse_is_refused_with_the_worst_tensor_and_written_on_request(search):
     collapsed = FakeBuild(Agreement(4, 10, 0.1, {}, 5))
-    with pytest.raises(VerificationError, match=r"tensor 'worst of model ', of whose signal 3% is left"):
+    with pytest.raises(VerificationError, match=r"tensor 'worst of corrected model ', of whose signal 3% is left"):
         finish(collapsed, request(head="raw"), search)
     _, contract = finish(collapsed, request(head="raw", verify=False), search)
     assert contract.verified is None
@@ -64,7 +64,7 @@ def test_the_costliest_layers_stay_in_float_until_the_retention_is_reached(tmp_p
 
     wanted = request(head="raw", precision="auto", min_retention=0.98)
     model, contract = finish(FakeBuild(), wanted, Search(evaluate, tmp_path / "sensitivity.json"))
-    assert model == "model bc"
+    assert model == "corrected model bc"
     assert contract.in_float == InFloat(2, pytest.approx(0.79 / 0.8))
     assert contract.verified.agreement == 0.9
     assert (tmp_path / "sensitivity.json").is_file()

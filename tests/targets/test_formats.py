@@ -89,17 +89,19 @@ def test_the_extra_installs_what_the_format_needs(name):
 @pytest.mark.parametrize(
     ("given", "corrected"),
     [
-        (None, ["bias", "cells", "equalization"]),
-        ("all", ["bias", "cells", "equalization"]),
+        (None, ["bias", "cells", "equalization", "rounding", "scores"]),
+        ("all", ["bias", "cells", "equalization", "rounding", "scores"]),
         ("bias", ["bias"]),
         ("cells", ["cells"]),
         ("equalization", ["equalization"]),
+        ("rounding", ["rounding"]),
+        ("scores", ["scores"]),
         ("none", []),
     ],
 )
 def test_what_is_corrected(given, corrected):
     request = resolve(PROFILES["litert"], ExportOptions(corrections=given))
-    parts = (Corrections.BIAS, Corrections.CELLS, Corrections.EQUALIZATION)
+    parts = [choice for choice in Corrections if choice not in {Corrections.ALL, Corrections.NONE}]
     assert [part for part in parts if request.corrects(part)] == corrected
 
 

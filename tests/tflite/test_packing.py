@@ -179,3 +179,9 @@ def test_each_output_has_a_name(names):
     content = network.content(first, network.conv(first, np.ones((4, 3, 3, 4))))
     with pytest.raises(ValueError, match="zip"):
         packing.with_output_names(content, names)
+
+
+def test_inner_tensors_can_be_the_outputs(small, pictures):
+    inner = small.operations[0].outputs[0]
+    run = interpreter.run(packing.with_outputs(small.content, [small.name(inner)]), pictures[:1])
+    np.testing.assert_array_equal(run.outputs[0][0], interpreter.activations(small, pictures[0])[inner])

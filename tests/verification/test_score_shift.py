@@ -47,7 +47,7 @@ def test_lower_scores_at_equal_rank_cost_f1_at_the_old_threshold():
     shift = score_shift(reference, lower)
     assert shift.threshold_shift == pytest.approx(-0.4 * shift.threshold, abs=0.03)
     assert shift.f1 < shift.f1_float - 0.05
-    sure = reference.scores[reference.scores >= 0.25]
+    sure = reference.scores[reference.scores * 0.8 >= 0.25]
     assert shift.score_change == pytest.approx(-0.4 * sure.mean(), abs=0.005)
     assert f1_curve(lower).max() == pytest.approx(f1_curve(reference).max(), abs=0.01)
 
@@ -67,10 +67,26 @@ def test_an_object_is_in_one_pair_at_most_and_the_surest_chooses_first():
     assert shift.matched == 0.5
 
 
-def test_what_the_float_model_is_not_sure_of_does_not_count():
-    reference = detections([[(0, 0.24, 10, 0), (0, 0.25, 10, 50)]], [[0]])
-    shift = score_shift(reference, detections([[(0, 0.9, 10, 0), (0, 0.3, 10, 50)]], [[0]]))
-    assert shift.score_change == pytest.approx(0.05)
+def test_what_both_together_are_not_sure_of_does_not_count():
+    reference = detections([[(0, 0.24, 10, 0), (0, 0.25, 10, 50), (0, 0.2, 10, 90)]], [[0]])
+    shift = score_shift(reference, detections([[(0, 0.24, 10, 0), (0, 0.3, 10, 50), (0, 0.4, 10, 90)]], [[0]]))
+    assert shift.score_change == pytest.approx((0.05 + 0.2) / 2)
+    assert shift.matched == 1
+
+
+def test_noise_alone_does_not_change_scores_on_average():
+    """Many weak objects and few sure ones, as anywhere: the surest by one model's noise are less sure to another."""
+    random = np.random.default_rng(0)
+    scores = np.clip(random.exponential(0.15, 4000), 0.02, 0.9)
+    one, other = (
+        detections(
+            [[(0, score, 10, 0)] for score in np.clip(scores + random.normal(0, 0.05, 4000), 0.01, 1)], [[0]] * 4000
+        )
+        for _ in range(2)
+    )
+    sure = one.scores >= 0.25
+    assert (other.scores - one.scores)[sure].mean() < -0.01
+    assert score_shift(one, other).score_change == pytest.approx(0, abs=0.003)
 
 
 def test_nothing_to_match():

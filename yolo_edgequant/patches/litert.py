@@ -89,7 +89,7 @@ def build_of(exporter: Exporter, model: nn.Module, request: Request, prefix: str
     images = Holdout(batches, len(batches))
     calibrated = calibrate(graph, contract, request, images)
     return_memory()
-    return TFLiteBuild(calibrated, contract, exporter.metadata, images.images, size)
+    return TFLiteBuild(calibrated, contract, exporter.metadata, images.images, size, images)
 
 
 def file_tag(request: Request) -> str:

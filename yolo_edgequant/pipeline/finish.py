@@ -43,7 +43,7 @@ def finish(build: Int8Build[M], request: Request, search: Search) -> tuple[M, Co
     if request.precision == Precision.AUTO:
         in_float, kept = mixed_precision.choose(build, search.evaluate, request.min_retention, search.report)
         contract = replace(contract, in_float=kept)
-    model: Any = build.quantize(in_float)
+    model: Any = build.corrected(build.quantize(in_float), in_float)
     if request.verify and build.holdout:
         verified = self_check(build.compare(model), lambda: build.worst_tensor(model))
         contract = replace(contract, verified=verified)

@@ -30,6 +30,9 @@ class Int8Build(Protocol[M]):
     def quantize(self, in_float: Sequence[str] = ()) -> M:
         """The INT8 model, with some layers in float."""
 
+    def corrected(self, model: M, in_float: Sequence[str] = ()) -> M:
+        """A quantized model, from :meth:`quantize` of the same layers, less what shows only once it is there."""
+
     def noise(self, alone: str) -> float:
         """Noise of the outputs, as a share of their variance, with this layer alone in 8 bits."""
 

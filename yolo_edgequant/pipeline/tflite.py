@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from ..options import Corrections, Granularity
 from ..processes import return_memory
 from ..runtime.interpreter import Run
 from ..targets.formats import Request
-from ..tflite import calibrated, candidate_cells, equalization, interpreter, packing
+from ..tflite import calibrated, candidate_cells, equalization, interpreter, packing, score_alignment
 from ..tflite.calibrated import CalibratedGraph
 from ..tflite.conversion import to_tflite
 from ..tflite.graph import Graph, Operation
 from ..tflite.recipe import Rule
 from ..verification.agreement import Agreement, compare
 from ..verification.worst_tensor import worst_tensor
+
+_TO_ALIGN = 32  # calibration images that scores are compared on, spread evenly
 
 
 def convert(model: nn.Module, image: torch.Tensor, contract: Contract) -> tuple[Graph, Contract]:
@@ -62,11 +65,14 @@ def calibrate(graph: Graph, contract: Contract, request: Request, images: Iterab
     Raises:
         DataError: no image, a wrong shape, or values that are not finite.
     """
-    cells = _candidate_cells(graph, contract) if contract.has_boxes else None
-    if not request.corrects(Corrections.CELLS):
-        cells = None
+    cells = _candidate_cells(graph, contract) if request.corrects(Corrections.CELLS) else None
+    if cells is None and request.corrects(Corrections.CELLS) and contract.has_boxes:
+        LOGGER.warning("the cells of this head were not found; ranges cover cells without objects, too.")
     shown = track(images, f"calibrating ({request.ranges})", transient=True)
-    return calibrated.calibrate(graph, shown, logits(contract), cells, request.ranges)
+    together = request.corrects(Corrections.ROUNDING) and (
+        request.corrections != Corrections.ALL or request.granularity == Granularity.TENSOR
+    )
+    return calibrated.calibrate(graph, shown, logits(contract), cells, request.ranges, together)
 
 
 def logits(contract: Contract) -> list[int]:
@@ -79,15 +85,14 @@ def logits(contract: Contract) -> list[int]:
 
 
 def _candidate_cells(graph: Graph, contract: Contract) -> candidate_cells.CandidateCells | None:
+    if not contract.has_boxes:
+        return None
     if contract.raw is not None:
         return candidate_cells.of_raw(graph, contract.outputs)
     shape = graph.shape(graph.inputs[0])
     height, width = shape[1:3] if contract.channels_last else shape[2:4]
     levels = [(height // stride) * (width // stride) for stride in contract.strides]
-    cells = candidate_cells.of_decoded(graph, levels, len(contract.names))
-    if cells is None:
-        LOGGER.warning("the cells of this head were not found; ranges cover cells without objects, too.")
-    return cells
+    return candidate_cells.of_decoded(graph, levels, len(contract.names))
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,7 @@ class TFLiteBuild:
         facts: Ultralytics' metadata of the file.
         holdout: images held back from calibration.
         size: (height, width) of the input in pixels.
+        calibration: the images of it, which may be gone through again; none with trained ranges.
     """
 
     calibrated: CalibratedGraph
@@ -107,6 +113,7 @@ class TFLiteBuild:
     facts: Mapping[str, Any]
     holdout: Sequence[np.ndarray]
     size: tuple[int, int]
+    calibration: Collection[np.ndarray] = ()
 
     @property
     def layers(self) -> list[str]:
@@ -117,6 +124,19 @@ class TFLiteBuild:
         """See :class:`.int8_build.Int8Build`."""
         kept = tuple(op for name in in_float for op in self._operations[name])
         return self.with_rule(Rule(f"the {len(in_float)} most sensitive layers", True, kept) if kept else None)
+
+    def corrected(self, model: bytes, in_float: Sequence[str] = ()) -> bytes:
+        """See :class:`.int8_build.Int8Build`."""
+        if self.contract.corrections not in {Corrections.ALL, Corrections.SCORES} or not self.calibration:
+            return model
+        cells = _candidate_cells(self.calibrated.graph, self.contract)
+        if cells is None:
+            return model
+        step = max(1, len(self.calibration) // _TO_ALIGN)
+        LOGGER.info("comparing scores...")
+        images = islice(self.calibration, step // 2, None, step)
+        aligned = score_alignment.align(self.calibrated, cells, model, images)
+        return model if aligned is None else replace(self, calibrated=aligned).quantize(in_float)
 
     def with_rule(self, in_float: Rule | None) -> bytes:
         """The INT8 model, with some operations in float.

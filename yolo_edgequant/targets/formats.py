@@ -99,6 +99,8 @@ _LITERT = Profile(
         Corrections.BIAS,
         Corrections.CELLS,
         Corrections.EQUALIZATION,
+        Corrections.ROUNDING,
+        Corrections.SCORES,
         Corrections.NONE,
     ),
     precision=(Precision.INT8, Precision.AUTO),

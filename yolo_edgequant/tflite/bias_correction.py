@@ -67,12 +67,13 @@ def expected_shift(graph: Graph, op: Operation, mean: np.ndarray, granularity: G
         granularity: ``channel`` or ``tensor``.
     """
     weights = graph.constant(op.inputs[1]).astype(np.float64)
-    depthwise = op.kind == "DEPTHWISE_CONV_2D"
-    own = -1 if depthwise else 0
-    others = tuple(
-        axis for axis in range(weights.ndim) if granularity == Granularity.TENSOR or axis != own % weights.ndim
-    )
-    error = round_weights(weights, others) - weights
-    if depthwise:
+    error = round_weights(weights, sharing_axes(op, weights.ndim, granularity)) - weights
+    if op.kind == "DEPTHWISE_CONV_2D":
         return error.sum((0, 1, 2)) * mean
     return error.sum(tuple(range(1, weights.ndim - 1))) @ mean
+
+
+def sharing_axes(op: Operation, axes: int, granularity: Granularity) -> tuple[int, ...]:
+    """The axes of a layer's weights, of so many, along which they share a scale."""
+    own = axes - 1 if op.kind == "DEPTHWISE_CONV_2D" else 0
+    return tuple(axis for axis in range(axes) if granularity == Granularity.TENSOR or axis != own)

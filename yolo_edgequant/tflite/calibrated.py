@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ..log import LOGGER
 from ..options import IO, Granularity, Head, RangeEstimator
-from . import bias_correction, calibration, quantizer, recipe
+from . import bias_correction, calibration, quantizer, recipe, rounding
 from .calibration import Statistics
 from .candidate_cells import CandidateCells
 from .graph import Graph
@@ -24,7 +25,7 @@ class CalibratedGraph:
     Attributes:
         graph: the graph.
         estimator: of the ranges.
-        statistics: per tensor index.
+        statistics: per tensor index; with the moments of layers' inputs, their weights are rounded together.
         logits: outputs of which the host will take the sigmoid.
         trained: ranges from quantization-aware training; with them there are no statistics.
     """
@@ -59,7 +60,7 @@ class CalibratedGraph:
             head: a raw graph has no box decoding left, so all of it is in integers.
             granularity: of the weights' scales.
             io: type of the input, and of the outputs unless box decoding is in float.
-            correct_bias: see :mod:`.bias_correction`.
+            correct_bias: see :mod:`.bias_correction`; :mod:`.rounding` always does.
             in_float: what else stays in float.
 
         Raises:
@@ -76,11 +77,24 @@ class CalibratedGraph:
         float_output = io == IO.FLOAT or head == Head.FLOAT
         plan = recipe.to_ai_edge(rules, self.graph, granularity, io == IO.FLOAT, float_output)
         kept = {op.index for rule in rules if rule.in_float for op in rule.operations or ()}
-        content = self.graph.content
-        if correct_bias and self.trained is None:
+        content, ranges = self.graph.content, self.ranges(kept)
+        if any(statistics.moments for statistics in self.statistics.values()):
+            content = rounding.with_weights(self.graph, self._rounded(granularity), kept)
+        elif correct_bias and self.trained is None:
             content = bias_correction.correct_biases(self.graph, self.statistics, granularity, kept)
-        quantized = quantizer.quantize(content, self.graph, self.ranges(kept), plan)
+        quantized = quantizer.quantize(content, self.graph, ranges, plan)
         return quantizer.unsigned_io(quantized) if io == IO.UINT8 else quantized
+
+    def _rounded(self, granularity: Granularity) -> dict[int, rounding.RoundedLayer]:
+        """All layers, rounded once however many files are written."""
+        if granularity not in self._by_granularity:
+            layers = rounding.round_layers(self.graph, self.statistics, self.ranges(), granularity)
+            self._by_granularity[granularity] = layers
+        return self._by_granularity[granularity]
+
+    @cached_property
+    def _by_granularity(self) -> dict[Granularity, dict[int, rounding.RoundedLayer]]:
+        return {}
 
 
 def calibrate(
@@ -89,6 +103,7 @@ def calibrate(
     logits: Sequence[int] = (),
     cells: CandidateCells | None = None,
     estimator: RangeEstimator = RangeEstimator.ACTIVATION,
+    moments: bool = False,
 ) -> CalibratedGraph:
     """Run the images through a float graph, once.
 
@@ -98,10 +113,12 @@ def calibrate(
         logits: positions of the outputs of which the host will take the sigmoid.
         cells: where the graph holds values of cells, for ranges that cover those of possible detections.
         estimator: of the ranges.
+        moments: gather what :mod:`.rounding` needs.
 
     Raises:
         DataError: no image, a wrong shape, or values that are not finite.
     """
     scores = frozenset(graph.outputs[position] for position in logits)
     wanted = histogram_tensors(estimator, graph, scores)
-    return CalibratedGraph(graph, estimator, calibration.collect(graph, images, wanted, cells=cells), scores)
+    statistics = calibration.collect(graph, images, wanted, cells=cells, moments=moments)
+    return CalibratedGraph(graph, estimator, statistics, scores)

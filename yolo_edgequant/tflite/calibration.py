@@ -9,7 +9,7 @@ activation and, where they are asked for, a histogram and the means of its chann
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..processes import return_memory, usable_threads
 from ..runtime.interpreter import allocated
 from .candidate_cells import CandidateCells
 from .graph import Graph
+from .input_moments import InputMoments
 from .parts import Part, split
 
 _SAMPLES = 1 << 17  # values per tensor and image that enter the histogram; the extremes use all of them
@@ -37,12 +38,14 @@ class Statistics:
         minimum, maximum: extremes over all values of all images.
         histogram: distribution of an even sample of the values, or None where it was not asked for.
         mean: (C,) float64 of each channel, the last axis, or None where it was not asked for.
+        moments: by position of the layers that read the activation; empty where they were not asked for.
     """
 
     minimum: float = np.inf
     maximum: float = -np.inf
     histogram: Histogram | None = None
     mean: np.ndarray | None = None
+    moments: dict[int, InputMoments] = field(default_factory=dict)
     _rows: int = 0  # that the mean is over
 
     def update(self, values: np.ndarray) -> None:
@@ -58,6 +61,8 @@ class Statistics:
             rows = values.reshape(-1, values.shape[-1])
             self._rows += len(rows)
             self.mean = self.mean + (rows.mean(0, dtype=np.float64) - self.mean) * (len(rows) / self._rows)
+        for moments in self.moments.values():
+            moments.update(values)
 
 
 def collect(
@@ -66,6 +71,7 @@ def collect(
     histograms: set[int] | None = None,
     threads: int | None = None,
     cells: CandidateCells | None = None,
+    moments: bool = False,
 ) -> dict[int, Statistics]:
     """Run the float model on each image once and gather statistics of its activations.
 
@@ -75,6 +81,7 @@ def collect(
         histograms: tensor indices to keep a histogram of; None for all activations.
         threads: interpreter threads; None for one per core.
         cells: take the statistics of boxes and the like from cells that may become detections, if the images have any.
+        moments: also gather those of the layers' inputs.
 
     Returns:
         Statistics by tensor index, for every activation of the graph. The sigmoids of SiLUs, whose range is given, are
@@ -98,6 +105,9 @@ def collect(
     gates = graph.silu_gates()
     statistics, of_candidates = fresh(tensors), fresh(cells.values.keys() - gates if cells else ())
     statistics |= {tensor: Statistics(*SIGMOID_RANGE) for tensor in gates}
+    for op in graph.operations if moments else ():
+        if graph.bias(op) is not None:
+            statistics[op.inputs[0]].moments[op.index] = InputMoments(graph, op)
 
     def given() -> Iterator[dict[int, np.ndarray]]:
         """The input of each image; a DataError if it has another shape."""
@@ -151,5 +161,6 @@ def collect(
             )
     for tensor, of_cells in of_candidates.items():
         if np.isfinite(of_cells.minimum):
+            of_cells.moments = statistics[tensor].moments  # of all cells, as a convolution reads them
             statistics[tensor] = of_cells
     return statistics

@@ -194,6 +194,12 @@ class Graph:
         has_bias = op.kind != "TRANSPOSE_CONV" and len(op.inputs) == 3 and self.is_layer(op)
         return 2 if has_bias and self.constant(op.inputs[2]) is not None else None
 
+    def strides(self, op: Operation) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(rows, columns) of a layer's stride and of its dilation; 1 for what has none."""
+        options = self._subgraph.operators[op.index].builtinOptions
+        names = ("strideH", "strideW"), ("dilationHFactor", "dilationWFactor")
+        return tuple(tuple(getattr(options, name, 1) for name in pair) for pair in names)
+
     def _ends_layer(self, op: Operation) -> bool:
         """True for a layer, and for the multiplication that closes the SiLU behind one."""
         if self.is_layer(op):

@@ -89,6 +89,15 @@ def with_output_names(content: bytes, names: Sequence[str]) -> bytes:
     return pack(model)
 
 
+def with_outputs(content: bytes, names: Sequence[str]) -> bytes:
+    """A model that gives some of its tensors instead of its outputs, in this order."""
+    model = unpack(content)
+    subgraph = model.subgraphs[0]
+    tensors = {tfl_flatbuffer_utils.get_tensor_name(tensor): index for index, tensor in enumerate(subgraph.tensors)}
+    subgraph.outputs, model.signatureDefs = [tensors[name] for name in names], []
+    return pack(model)
+
+
 def check_inside(content: bytes) -> None:
     """Refuse a file that old interpreters and compilers cannot read.
 

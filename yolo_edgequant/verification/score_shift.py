@@ -11,7 +11,7 @@ from ..upstream.image_statistics import ImageStatistics
 
 _THRESHOLDS = np.linspace(0, 1, 1001)
 _SMOOTHED = 101  # thresholds that the best one is chosen over, a tenth of all as in Ultralytics
-_SURE = 0.25  # score of the float model's objects, Ultralytics' usual threshold
+_SURE = 0.25  # score of an object that counts, Ultralytics' usual threshold
 _OVERLAP = 0.7
 
 
@@ -23,7 +23,9 @@ class ScoreShift:
         threshold: of scores, where the float model's F1 is best.
         f1_float, f1: of the float and the INT8 model at that threshold, 0 to 1.
         threshold_shift: how much higher the INT8 model's best threshold is.
-        score_change: mean change of the score of an object that both models found; None if there is none.
+        score_change: mean change of the score of an object that both models found and whose mean score in both is 0.25
+            or more; None if there is none. Of those that the float model alone is sure of, some are so by chance, and
+            would lose by any noise.
         matched: share of the float model's objects with a score of 0.25 or more that the INT8 model found, too, with
             whatever score; None if there is none.
     """
@@ -40,14 +42,15 @@ def score_shift(reference: ImageStatistics, quantized: ImageStatistics) -> Score
     """Compare the scores of an INT8 model with the float model's on the same images."""
     curves = [f1_curve(statistics) for statistics in (reference, quantized)]
     best, other = (int(_smooth(curve).argmax()) for curve in curves)
-    changes, objects = _changes(reference, quantized)
+    pairs, objects = _pairs(reference, quantized), int((reference.scores >= _SURE).sum())
+    changes = np.diff(pairs[pairs.mean(1) >= _SURE])
     return ScoreShift(
         float(_THRESHOLDS[best]),
         float(curves[0][best]),
         float(curves[1][best]),
         float(_THRESHOLDS[other] - _THRESHOLDS[best]),
-        float(np.mean(changes)) if changes else None,
-        len(changes) / objects if objects else None,
+        float(changes.mean()) if len(changes) else None,
+        float((pairs[:, 0] >= _SURE).sum() / objects) if objects else None,
     )
 
 
@@ -73,21 +76,20 @@ def _smooth(curve: np.ndarray) -> np.ndarray:
     return np.convolve(padded, np.full(_SMOOTHED, 1 / _SMOOTHED), mode="valid")
 
 
-def _changes(reference: ImageStatistics, quantized: ImageStatistics) -> tuple[list[float], int]:
-    """Change of the score of each object that both models found, and how many the float model found.
+def _pairs(reference: ImageStatistics, quantized: ImageStatistics) -> np.ndarray:
+    """(N, 2) scores of each object in both models, of all that both found.
 
     The surest first, each takes the best overlapping one of its class that is left.
     """
-    changes: list[float] = []
-    sure = reference.scores >= _SURE
-    for image in np.unique(reference.image[sure]):
-        objects, others = np.flatnonzero(sure & (reference.image == image)), np.flatnonzero(quantized.image == image)
+    pairs: list[tuple[float, float]] = []
+    for image in np.unique(reference.image):
+        objects, others = (np.flatnonzero(of.image == image) for of in (reference, quantized))
         objects = objects[np.argsort(-reference.scores[objects], kind="stable")]
         shared = np.nan_to_num(overlaps(reference.boxes[objects], quantized.boxes[others]))
         shared[reference.classes[objects][:, None] != quantized.classes[others]] = 0
         for row, item in zip(shared, objects, strict=True):
             column = int(row.argmax()) if len(row) else -1
             if len(row) and row[column] >= _OVERLAP:
-                changes.append(float(quantized.scores[others[column]] - reference.scores[item]))
+                pairs.append((float(reference.scores[item]), float(quantized.scores[others[column]])))
                 shared[:, column] = 0
-    return changes, int(sure.sum())
+    return np.array(pairs).reshape(-1, 2)
