@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.utils.data import DataLoader
 from ultralytics import YOLO
 from ultralytics.engine.exporter import Exporter
 
@@ -85,6 +86,15 @@ def test_a_short_batch_is_filled_by_repeating():
     assert first.dtype == np.float32
     np.testing.assert_allclose(first[:, 0, 0, 0] * 255, [0, 1])
     np.testing.assert_allclose(second[:, 0, 0, 0] * 255, [2, 2])
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_batch_can_be_had_by_its_number(channels_last):
+    items = [{"img": torch.full((3, 2, 4), number, dtype=torch.uint8)} for number in range(6)]
+    batches = calibration.Batches(DataLoader(items, 2), 2, channels_last)
+    for number, images in enumerate(batches):
+        np.testing.assert_array_equal(batches[number], images)
+    assert number == 2
 
 
 def test_channels_come_last_where_the_file_has_them_last():

@@ -1,15 +1,22 @@
 """A collapse through real files, and what ``precision="auto"`` leaves in them."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from yolo_edgequant import contract
+from yolo_edgequant.contract import Contract
 from yolo_edgequant.errors import VerificationError
 from yolo_edgequant.pipeline.tflite import TFLiteBuild
-from yolo_edgequant.tflite.calibrated import CalibratedGraph
+from yolo_edgequant.tflite import candidate_cells, interpreter, score_alignment
+from yolo_edgequant.tflite.calibrated import CalibratedGraph, calibrate
 from yolo_edgequant.tflite.graph import Graph
+from yolo_edgequant.tflite.weights import WeightEditor
 from yolo_edgequant.upstream import validation
+
+from .fakes import CONTRACT
 
 pytestmark = pytest.mark.export
 
@@ -77,3 +84,51 @@ def test_mixed_precision_keeps_what_it_needs_and_reports_what_it_tried(export, s
     assert [trial["in_float"] for trial in said["trials"]] == [0, 1, 2, 3, 4, 8]
     assert said["trials"][0]["retention"] == pytest.approx(0.75)
     assert (shapes_model.parent / "shapes_sensitivity.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def shifted(graph, images):
+    """Builds of the committed detector by what they correct; its middle level's scores are a logit low when rounded."""
+    cells = candidate_cells.of_decoded(graph, [400, 100, 25], 4)
+    calibrated = calibrate(graph, iter(images), (), cells)
+    middle = score_alignment.score_layers(graph, cells)[1]
+    quantize = CalibratedGraph.quantize
+
+    def lower(self, *args, **kwargs):
+        editor = WeightEditor(self.graph)
+        bias = self.graph.constant(middle.inputs[2])
+        editor.replace(middle, 2, bias - np.float32(1))
+        return quantize(replace(self, graph=Graph(editor.content())), *args, **kwargs)
+
+    def build(corrections, calibration=images):
+        facts = {"head": "int8", "io": "float", "corrections": corrections, "strides": (8, 16, 32)}
+        contract = Contract(**{**vars(CONTRACT), **facts, "names": dict(enumerate("abcd"))})
+        return TFLiteBuild(calibrated, contract, {}, [], (160, 160), calibration)
+
+    return build, lower
+
+
+@pytest.mark.parametrize("corrections", ["all", "scores"])
+def test_scores_are_aligned(shifted, monkeypatch, graph, images, corrections):
+    build, lower = shifted
+    monkeypatch.setattr(CalibratedGraph, "quantize", lower)
+    low = build(corrections).quantize()
+    aligned = build(corrections).corrected(low)
+    scores = [interpreter.run(content, images) for content in (graph.content, low, aligned)]
+    exact, before, after = (
+        np.concatenate([run.tensors[0].values(outputs[0])[:, 4:, 400:500] for outputs in run.outputs]) for run in scores
+    )
+    sure = exact.max(1) > 0.5
+    assert np.median(before.max(1)[sure] - exact.max(1)[sure]) < -0.05
+    assert abs(np.median(after.max(1)[sure] - exact.max(1)[sure])) < 0.02
+
+
+@pytest.mark.parametrize(("corrections", "calibration"), [("bias", True), ("none", True), ("all", False)])
+def test_scores_stay_where_that_was_not_asked_for_or_nothing_was_calibrated(
+    shifted, monkeypatch, images, corrections, calibration
+):
+    build, lower = shifted
+    monkeypatch.setattr(CalibratedGraph, "quantize", lower)
+    model = build(corrections, images if calibration else ())
+    low = model.quantize()
+    assert model.corrected(low) is low

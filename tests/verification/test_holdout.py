@@ -9,7 +9,7 @@ def parts(count):
     held = Holdout(every, count)
     given = [int(image[0, 0, 0, 0]) for image in held]
     again = [int(image[0, 0, 0, 0]) for image in held]
-    assert given == again
+    assert given == again == [int(held[number][0, 0, 0, 0]) for number in range(len(held))]
     return given, [int(image[0, 0, 0, 0]) for image in held.images], len(held)
 
 
@@ -30,6 +30,7 @@ def test_images_may_be_given_to_calibration_all_the_same():
     held = Holdout(every, 16, also_calibrate=True)
     assert len(list(held)) == len(held) == 16
     assert len(held.images) == 2
+    assert [float(held[number].max()) for number in (0, 4, 15)] == [0, 4, 15]
 
 
 def test_images_are_kept_though_their_memory_is_used_again():

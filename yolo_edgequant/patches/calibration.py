@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -37,8 +38,8 @@ def calibration_loader(original: Callable[..., DataLoader], self: Exporter, pref
     return DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn, drop_last=True)
 
 
-class Batches:
-    """A loader's images one batch at a time, float32 from 0 to 1; can be iterated over again.
+class Batches(Sequence[np.ndarray]):
+    """A loader's images one batch at a time or by the batch's number, float32 from 0 to 1; can be iterated over again.
 
     Args:
         loader: from Ultralytics, of uint8 images (B, 3, H, W).
@@ -53,10 +54,17 @@ class Batches:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for item in self._loader:
-            images = item["img"].numpy().astype(np.float32) / 255
-            images = np.resize(images, (self._batch, *images.shape[1:]))
-            yield np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self._channels_last else images
+        return map(self._images, self._loader)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        size = self._loader.batch_size
+        items = [self._loader.dataset[number] for number in range(index * size, (index + 1) * size)]
+        return self._images(self._loader.collate_fn(items))
+
+    def _images(self, item: Mapping[str, Any]) -> np.ndarray:
+        images = item["img"].numpy().astype(np.float32) / 255
+        images = np.resize(images, (self._batch, *images.shape[1:]))
+        return np.ascontiguousarray(images.transpose(0, 2, 3, 1)) if self._channels_last else images
 
 
 @contextmanager

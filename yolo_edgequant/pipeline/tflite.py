@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,7 @@ class TFLiteBuild:
         facts: Ultralytics' metadata of the file.
         holdout: images held back from calibration.
         size: (height, width) of the input in pixels.
-        calibration: the images of it, which may be gone through again; none with trained ranges.
+        calibration: the images that ranges are from, by number; none with trained ranges.
     """
 
     calibrated: CalibratedGraph
@@ -113,7 +112,7 @@ class TFLiteBuild:
     facts: Mapping[str, Any]
     holdout: Sequence[np.ndarray]
     size: tuple[int, int]
-    calibration: Collection[np.ndarray] = ()
+    calibration: Sequence[np.ndarray] = ()
 
     @property
     def layers(self) -> list[str]:
@@ -132,9 +131,9 @@ class TFLiteBuild:
         cells = _candidate_cells(self.calibrated.graph, self.contract)
         if cells is None:
             return model
-        step = max(1, len(self.calibration) // _TO_ALIGN)
+        count = len(self.calibration)
         LOGGER.info("comparing scores...")
-        images = islice(self.calibration, step // 2, None, step)
+        images = (self.calibration[number] for number in np.linspace(0, count - 1, min(count, _TO_ALIGN)).astype(int))
         aligned = score_alignment.align(self.calibrated, cells, model, images)
         return model if aligned is None else replace(self, calibrated=aligned).quantize(in_float)
 

@@ -66,7 +66,7 @@ def align(
         The same with other biases, and ranges that hold what these add; None if nothing is systematic.
     """
     layers = score_layers(calibrated.graph, cells)
-    shifts = measure(calibrated.graph, layers, quantized, images)
+    shifts = measure(calibrated.graph, layers, quantized, images) if layers else {}
     wrong = {op: -shifts[op.index].median for op in layers if shifts[op.index].systematic}
     if not wrong:
         return None

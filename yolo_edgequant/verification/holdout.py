@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -10,11 +11,11 @@ _MOST = 16
 _SHARE = 8  # one image in as many
 
 
-class Holdout:
+class Holdout(Sequence[np.ndarray]):
     """A calibration set without a few images spread evenly over it, which it gathers while it is iterated over.
 
     Args:
-        images: the whole set; may be iterated over several times if this is.
+        images: the whole set; if it can be iterated over again, or gives an image by its number, so does this.
         count: of images in it.
         also_calibrate: let calibration have these images all the same; the check is then not on unseen ones.
     """
@@ -39,6 +40,10 @@ class Holdout:
 
     def __len__(self) -> int:
         return self._count - (0 if self._also_calibrate else len(self._indices))
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        used = (n for n in range(self._count) if self._also_calibrate or n not in self._indices)
+        return self._all[next(islice(used, index, None))]
 
 
 class _Unpacked(Sequence[np.ndarray]):
