@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import tee
 
 import numpy as np
 
 from ..decoding.in_numpy import sigmoid
 from ..log import LOGGER
-from . import interpreter, packing
+from ..processes import return_memory, usable_threads
+from ..runtime.interpreter import TFLite
+from . import packing
 from .calibrated import CalibratedGraph
 from .candidate_cells import CandidateCells
 from .graph import Graph, Operation
@@ -94,14 +95,15 @@ def measure(
 ) -> Mapping[int, Shift]:
     """How the logits of some layers differ from the float graph's, by position of the layer."""
     names = {op.index: graph.name(op.outputs[0]) for op in layers}
-    both = [
-        interpreter.run_in_turn(packing.with_outputs(content, list(names.values())), own)
-        for content, own in zip((graph.content, quantized), tee(images), strict=True)
-    ]
+    models = [packing.with_outputs(content, list(names.values())) for content in (graph.content, quantized)]
+    return_memory()  # that quantizing and packing took
+    both = [TFLite(model, usable_threads()) for model in models]
+    tensors = list(zip(*(model.outputs for model in both), strict=True))
     differences: dict[int, list[np.ndarray]] = {index: [] for index in names}
-    for outputs in zip(*(run.outputs for run in both), strict=True):
-        for place, index in enumerate(names):
-            one, other = (run.tensors[place].values(values[place]) for run, values in zip(both, outputs, strict=True))
+    for image in images:
+        outputs = [model.run(model.input.stored(image)) for model in both]
+        for index, kinds, values in zip(names, tensors, zip(*outputs, strict=True), strict=True):
+            one, other = (kind.values(stored) for kind, stored in zip(kinds, values, strict=True))
             differences[index].append(_of_objects(one, other))
     return {index: _shift([image for image in own if image.size]) for index, own in differences.items()}
 
