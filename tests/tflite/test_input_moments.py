@@ -3,7 +3,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 from tests.graphs import Network
-from yolo_edgequant.tflite import calibration, interpreter
+from yolo_edgequant.tflite import calibration, candidate_cells, interpreter
 from yolo_edgequant.tflite.graph import Graph
 from yolo_edgequant.tflite.input_moments import Blocks, InputMoments
 
@@ -120,3 +120,12 @@ def test_they_are_the_same_each_time(small, pictures):
     op = next(op for op in small.operations if small.bias(op) is not None)
     one, other = (calibration.collect(small, iter(pictures), set(), moments=True)[op.inputs[0]] for _ in range(2))
     np.testing.assert_array_equal(one.moments[op.index].covariance, other.moments[op.index].covariance)
+
+
+def test_ranges_from_candidate_cells_take_none_away(graph, images):
+    cells = candidate_cells.of_decoded(graph, [400, 100, 25], 4)
+    gathered = calibration.collect(graph, images[:2], set(), cells=cells, moments=True)
+    layers = [op for op in graph.operations if graph.bias(op) is not None]
+    assert any(op.inputs[0] in cells.values for op in layers)
+    assert {op.index for op in layers} == {index for s in gathered.values() for index in s.moments}
+    assert all(np.isfinite(gathered[op.inputs[0]].moments[op.index].covariance).all() for op in layers)
