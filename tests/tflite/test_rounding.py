@@ -57,6 +57,14 @@ def test_dead_inputs_do_no_harm():
     np.testing.assert_array_equal(got, [[[0, 1, -1]]])
 
 
+def test_covariances_that_no_inputs_have_are_damped_until_they_could_be():
+    """Sums in float32 of inputs that are large and hardly vary give such."""
+    covariance = np.array([[[1.0, 1.5], [1.5, 1.0]]])
+    got = rounding.compensated(np.array([[[0.4, -2.6]]]), np.ones((1, 1, 2)), covariance)
+    assert np.abs(got - [[[0.4, -2.6]]]).max() < 2
+    np.testing.assert_array_equal(got, np.round(got))
+
+
 def test_weights_are_on_the_steps_that_a_quantizer_takes_from_them(calibrated, rounded):
     found, sharing = rounded
     graph = calibrated.graph
@@ -138,3 +146,24 @@ def test_layers_are_rounded_once_for_all_files(calibrated, monkeypatch):
     calibrated.quantize(Head.INT8, Granularity.TENSOR, IO.FLOAT)
     monkeypatch.setattr(rounding, "round_layer", None)
     calibrated.quantize(Head.INT8, Granularity.TENSOR, IO.INT8)
+
+
+def test_nor_are_they_rounded_anew_for_other_biases(calibrated, monkeypatch):
+    last = layers(calibrated.graph)[-1]
+    fresh = calibration.CalibratedGraph(
+        calibrated.graph, calibrated.estimator, calibrated.statistics, calibrated.logits
+    ).with_biases({last.index: 0.5}, calibrated.statistics)
+    expected = fresh.quantize(Head.INT8, Granularity.TENSOR, IO.INT8)
+    calibrated.quantize(Head.INT8, Granularity.TENSOR, IO.INT8)
+    moved = calibrated.with_biases({last.index: 0.5}, calibrated.statistics)
+    monkeypatch.setattr(rounding, "round_layer", None)
+    one, other = (Graph(file) for file in (moved.quantize(Head.INT8, Granularity.TENSOR, IO.INT8), expected))
+    for op in layers(calibrated.graph):
+        name = calibrated.graph.name(op.outputs[0])
+        ours, theirs = (next(o for o in of.operations if of.name(o.outputs[0]) == name) for of in (one, other))
+        for position in (1, 2):
+            np.testing.assert_array_equal(
+                one.dequantized(ours.inputs[position]), other.dequantized(theirs.inputs[position])
+            )
+    before = calibrated.graph.constant(last.inputs[2])
+    np.testing.assert_allclose(moved.graph.constant(last.inputs[2]), before + 0.5, rtol=1e-6)

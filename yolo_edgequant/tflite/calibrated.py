@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from .candidate_cells import CandidateCells
 from .graph import Graph
 from .ranges import Ranges, estimate, histogram_tensors, propagate
 from .shared_scales import share_scales
+from .weights import WeightEditor
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,24 @@ class CalibratedGraph:
             content = bias_correction.correct_biases(self.graph, self.statistics, granularity, kept)
         quantized = quantizer.quantize(content, self.graph, ranges, plan)
         return quantizer.unsigned_io(quantized) if io == IO.UINT8 else quantized
+
+    def with_biases(self, added: Mapping[int, float], statistics: dict[int, Statistics]) -> CalibratedGraph:
+        """The same with something added to all biases of some layers, their weights rounded as before.
+
+        Args:
+            added: in the units of the layers' outputs, by position of the operation.
+            statistics: of the graph that this makes.
+        """
+        editor = WeightEditor(self.graph)
+        for index, change in added.items():
+            op = self.graph.operations[index]
+            bias = self.graph.bias(op)
+            editor.replace(op, bias, self.graph.constant(op.inputs[bias]) + np.float32(change))
+        other = replace(self, graph=Graph(editor.content()), statistics=statistics)
+        for granularity, layers in self._by_granularity.items():
+            moved = {index: replace(layers[index], bias=layers[index].bias + added[index]) for index in added}
+            other._by_granularity[granularity] = layers | moved
+        return other
 
     def _rounded(self, granularity: Granularity) -> dict[int, rounding.RoundedLayer]:
         """All layers, rounded once however many files are written."""

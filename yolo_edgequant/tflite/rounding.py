@@ -137,16 +137,13 @@ def compensated(weights: np.ndarray, steps: np.ndarray, covariance: np.ndarray) 
         Multiples of the steps, -127 to 127 of them.
     """
     variances = np.diagonal(covariance, axis1=1, axis2=2)
-    scale = variances.mean(1, keepdims=True)
-    scale = np.where(scale > 0, scale, 1.0)  # nothing but zeros was seen
     order = np.argsort(variances, 1, kind="stable")  # from the last one on
     weights = np.take_along_axis(weights, order[:, None], 2)
     steps = np.take_along_axis(steps, order[:, None], 2)
     covariance = np.take_along_axis(np.take_along_axis(covariance, order[:, :, None], 1), order[:, None], 2)
-    covariance = covariance + _DAMPING * scale[:, :, None] * np.eye(covariance.shape[-1])
     # with C = L L', the error of an output is the sum of squares of (W - Wq) L, whose columns i have nothing of the
     # weights before i: a weight takes in what the errors of those after it leave in its column
-    factor = np.linalg.cholesky(covariance)
+    factor = _factor(covariance)
     factor /= np.diagonal(factor, axis1=1, axis2=2)[:, None]
     rounded, moved = np.zeros_like(weights), weights.copy()
     for end in range(weights.shape[2], 0, -_AT_ONCE):
@@ -158,6 +155,18 @@ def compensated(weights: np.ndarray, steps: np.ndarray, covariance: np.ndarray) 
             moved[:, :, start:i] += error[:, :, None] * factor[:, None, i, start:i]
         moved[:, :, :start] += (weights[:, :, start:end] - rounded[:, :, start:end]) @ factor[:, start:end, :start]
     return np.take_along_axis(rounded, np.argsort(order, 1)[:, None], 2)
+
+
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """The lower triangular factors of damped covariances, (blocks, inputs, inputs)."""
+    scale = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / covariance.shape[-1]
+    scale = np.where(scale > 0, scale, 1.0)  # nothing but zeros was seen
+    damping = _DAMPING
+    while True:
+        try:
+            return np.linalg.cholesky(covariance + damping * scale * np.eye(covariance.shape[-1]))
+        except np.linalg.LinAlgError:  # inputs that hardly vary, whose covariances float32 sums give no better
+            damping *= 10
 
 
 def _error(difference: np.ndarray, covariance: np.ndarray) -> float:

@@ -24,7 +24,6 @@ from .calibrated import CalibratedGraph
 from .candidate_cells import CandidateCells
 from .graph import Graph, Operation
 from .operators import MOVE
-from .weights import WeightEditor
 
 _SURE = 0.1  # mean score of a cell that counts
 _ENOUGH = 8  # images with such a cell
@@ -129,10 +128,7 @@ def _shift(images: list[np.ndarray]) -> Shift:
 def _moved(calibrated: CalibratedGraph, changes: Mapping[Operation, float]) -> CalibratedGraph:
     """Add to the biases of layers, and to the greatest values of all that hands their results on."""
     graph, statistics = calibrated.graph, dict(calibrated.statistics)
-    editor = WeightEditor(graph)
     for op, change in changes.items():
-        bias = graph.bias(op)
-        editor.replace(op, bias, graph.constant(op.inputs[bias]) + np.float32(change))
         greatest = statistics[op.outputs[0]].maximum + change
         pending = [op.outputs[0]]
         while pending:
@@ -141,4 +137,4 @@ def _moved(calibrated: CalibratedGraph, changes: Mapping[Operation, float]) -> C
             own = greatest if tensor == op.outputs[0] else max(known.maximum, greatest)
             statistics[tensor] = replace(known, maximum=own)
             pending += [t for reader in graph.consumers[tensor] if reader.kind in MOVE for t in reader.outputs]
-    return replace(calibrated, graph=Graph(editor.content()), statistics=statistics)
+    return calibrated.with_biases({op.index: change for op, change in changes.items()}, statistics)
