@@ -9,6 +9,7 @@ import pytest
 from yolo_edgequant import contract
 from yolo_edgequant.contract import Contract
 from yolo_edgequant.errors import VerificationError
+from yolo_edgequant.pipeline import tflite
 from yolo_edgequant.pipeline.tflite import TFLiteBuild
 from yolo_edgequant.tflite import candidate_cells, interpreter, score_alignment
 from yolo_edgequant.tflite.calibrated import CalibratedGraph, calibrate
@@ -16,7 +17,7 @@ from yolo_edgequant.tflite.graph import Graph
 from yolo_edgequant.tflite.weights import WeightEditor
 from yolo_edgequant.upstream import validation
 
-from .fakes import CONTRACT
+from .fakes import CONTRACT, request
 
 pytestmark = pytest.mark.export
 
@@ -132,3 +133,23 @@ def test_scores_stay_where_that_was_not_asked_for_or_nothing_was_calibrated(
     model = build(corrections, images if calibration else ())
     low = model.quantize()
     assert model.corrected(low) is low
+
+
+@pytest.mark.parametrize(
+    ("corrections", "granularity", "together"),
+    [
+        ("all", "tensor", True),
+        ("all", "channel", False),
+        ("rounding", "channel", True),
+        ("rounding", "tensor", True),
+        ("bias", "tensor", False),
+        ("none", "tensor", False),
+    ],
+)
+def test_weights_are_rounded_together_where_steps_are_coarse_or_on_request(
+    graph, images, corrections, granularity, together
+):
+    contract = Contract(**{**vars(CONTRACT), "task": "classify", "corrections": corrections})
+    wanted = request(head="int8", corrections=corrections, granularity=granularity)
+    calibrated = tflite.calibrate(graph, contract, wanted, images[:1])
+    assert any(statistics.moments for statistics in calibrated.statistics.values()) == together

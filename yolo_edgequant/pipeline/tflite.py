@@ -68,9 +68,8 @@ def calibrate(graph: Graph, contract: Contract, request: Request, images: Iterab
     if cells is None and request.corrects(Corrections.CELLS) and contract.has_boxes:
         LOGGER.warning("the cells of this head were not found; ranges cover cells without objects, too.")
     shown = track(images, f"calibrating ({request.ranges})", transient=True)
-    together = request.corrects(Corrections.ROUNDING) and (
-        request.corrections != Corrections.ALL or request.granularity == Granularity.TENSOR
-    )
+    coarse = request.granularity == Granularity.TENSOR  # else it gains little, and takes memory
+    together = request.corrections == Corrections.ROUNDING or (request.corrects(Corrections.ROUNDING) and coarse)
     return calibrated.calibrate(graph, shown, logits(contract), cells, request.ranges, together)
 
 
