@@ -14,7 +14,7 @@ FLOORS = (
     *(("errors",), ("_version",), ("log",), ("int8",), ("histogram",), ("files",), ("needs",), ("options",)),
     *(("strict_table",), ("machine",)),
     *(("processes",), ("patching",), ("contract",)),
-    *(("decoding",), ("targets",), ("upstream",), ("runtime",)),
+    *(("decoding",), ("level_shift", "targets"), ("upstream",), ("runtime",)),
     ("tflite", "openvino"),
     *(("verification",), ("training",), ("pipeline",), ("inspection",), ("patches",)),
     ("demo",),

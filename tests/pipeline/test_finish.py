@@ -60,7 +60,13 @@ def no_interpreter(monkeypatch):
 @pytest.mark.usefixtures("no_interpreter")
 def test_the_costliest_layers_stay_in_float_until_the_retention_is_reached(tmp_path):
     def evaluate(file):
-        return {"float": 0.8, "model ": 0.7, "model b": 0.77, "model bc": 0.79, "model bcda": 0.8}[file.read_text()]
+        return {
+            "float": 0.8,
+            "corrected model ": 0.7,
+            "corrected model b": 0.77,
+            "corrected model bc": 0.79,
+            "corrected model bcda": 0.8,
+        }[file.read_text()]
 
     wanted = request(head="raw", precision="auto", min_retention=0.98)
     model, contract = finish(FakeBuild(), wanted, Search(evaluate, tmp_path / "sensitivity.json"))

@@ -91,8 +91,9 @@ def test_mixed_precision_keeps_what_it_needs_and_reports_what_it_tried(export, s
 def shifted(graph, images):
     """Builds of the committed detector by what they correct; its middle level's scores are a logit low when rounded."""
     cells = candidate_cells.of_decoded(graph, [400, 100, 25], 4)
-    calibrated = calibrate(graph, iter(images), (), cells)
-    middle = score_alignment.score_layers(graph, cells)[1]
+    layers = score_alignment.score_layers(graph, cells)
+    calibrated = calibrate(graph, iter(images), (), cells, compared=[op.outputs[0] for op in layers])
+    middle = layers[1]
     quantize = CalibratedGraph.quantize
 
     def lower(self, *args, **kwargs):

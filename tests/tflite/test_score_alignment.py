@@ -7,7 +7,6 @@ from yolo_edgequant.options import IO, Granularity, Head
 from yolo_edgequant.tflite import calibrated as calibration
 from yolo_edgequant.tflite import candidate_cells, score_alignment
 from yolo_edgequant.tflite.graph import Graph
-from yolo_edgequant.tflite.score_alignment import Shift
 from yolo_edgequant.tflite.weights import WeightEditor
 
 
@@ -30,7 +29,8 @@ def calibrated(request, detector, pictures):
             outputs = [type(RAW_OUTPUTS[0])(name) for name in ("boxes", "scores")]
         cells = candidate_cells.of_raw(graph, outputs)
     logits = [] if request.param == "decoded" else [i for i, o in enumerate(outputs) if o.name == "scores"]
-    return calibration.calibrate(graph, iter(pictures), logits, cells), cells
+    compared = [op.outputs[0] for op in score_alignment.score_layers(graph, cells)]
+    return calibration.calibrate(graph, iter(pictures), logits, cells, compared=compared), cells
 
 
 def shifted(graph, op, change):
@@ -56,7 +56,7 @@ def test_a_shift_of_one_level_is_measured_there(calibrated, pictures):
     graph = found.graph
     layers = score_alignment.score_layers(graph, cells)
     lower = shifted(graph, layers[1], np.float32(-0.75))
-    shifts = score_alignment.measure(graph, layers, lower.content, iter(pictures))
+    shifts = score_alignment.measure(found, layers, lower.content, pictures)
     assert [shifts[op.index].median for op in layers] == pytest.approx([0, -0.75, 0], abs=1e-4)
     assert [shifts[op.index].systematic for op in layers] == [False, True, False]
 
@@ -75,11 +75,11 @@ def test_what_quantization_takes_is_given_back(calibrated, pictures):
 
     broken = Clipping(graph, found.estimator, found.statistics, found.logits)
     file = quantized(broken)
-    before = score_alignment.measure(graph, layers, file, iter(pictures))[layers[0].index]
+    before = score_alignment.measure(found, layers, file, pictures)[layers[0].index]
     assert before.median < -0.2
     assert before.systematic
-    aligned = score_alignment.align(broken, cells, file, iter(pictures))
-    after = score_alignment.measure(graph, layers, quantized(aligned), iter(pictures))[layers[0].index]
+    aligned = score_alignment.align(broken, cells, file, pictures)
+    after = score_alignment.measure(found, layers, quantized(aligned), pictures)[layers[0].index]
     assert abs(after.median) < 0.2 * abs(before.median)
     bias = graph.bias(layers[0])
     added = aligned.graph.constant(layers[0].inputs[bias]) - graph.constant(layers[0].inputs[bias])
@@ -90,7 +90,7 @@ def test_ranges_hold_what_biases_add(calibrated, pictures):
     found, cells = calibrated
     layers = score_alignment.score_layers(found.graph, cells)
     lower = shifted(found.graph, layers[1], np.float32(-0.75))
-    aligned = score_alignment.align(found, cells, lower.content, iter(pictures))
+    aligned = score_alignment.align(found, cells, lower.content, pictures)
     before, after = found.ranges(), aligned.ranges()
     tensor = layers[1].outputs[0]
     assert after[tensor][1] == pytest.approx(before[tensor][1] + 0.75, abs=1e-3)
@@ -102,27 +102,4 @@ def test_ranges_hold_what_biases_add(calibrated, pictures):
 
 def test_where_nothing_is_systematic_nothing_is_changed(calibrated, pictures):
     found, cells = calibrated
-    assert score_alignment.align(found, cells, found.graph.content, iter(pictures)) is None
-
-
-@pytest.mark.parametrize(
-    ("shift", "systematic"),
-    [
-        (Shift(-0.1, 0.04, 20), True),
-        (Shift(0.1, 0.04, 20), True),
-        (Shift(-0.1, 0.06, 20), False),
-        (Shift(-0.1, 0.04, 7), False),
-        (Shift(0.0, np.inf, 0), False),
-    ],
-)
-def test_chance_is_no_shift(shift, systematic):
-    assert shift.systematic == systematic
-
-
-def test_the_error_is_that_of_other_images():
-    random = np.random.default_rng(1)
-    drawn = [
-        score_alignment._shift([random.normal(own, 0.1, 40) for own in random.normal(0, 1, 25)]) for _ in range(60)
-    ]
-    medians = [shift.median for shift in drawn]
-    assert np.mean([shift.error for shift in drawn]) == pytest.approx(np.std(medians), rel=0.3)
+    assert score_alignment.align(found, cells, found.graph.content, pictures) is None

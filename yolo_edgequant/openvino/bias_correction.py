@@ -41,11 +41,7 @@ def correct_biases(quantized: ov.Model, float_model: ov.Model, means: dict[str, 
     weights = constant_values([node.input_value(1) for pair in pairs for node in pair])
     for (layer, rounded), before, after in zip(pairs, weights[::2], weights[1::2], strict=True):
         shift = expected_shift(layer, after.astype(np.float64) - before, means[layer.get_friendly_name()])
-        addition, position = graph.bias(rounded)
-        node = addition.input_value(position).get_node()
-        value = graph.constant(node).reshape(node.get_output_shape(0))
-        corrected = value - shift.reshape([-1 if size > 1 else 1 for size in value.shape])
-        addition.input(position).replace_source_output(ov.opset13.constant(corrected.astype(np.float32)).output(0))
+        graph.add_to_bias(rounded, -shift)
     quantized.validate_nodes_and_infer_types()
     LOGGER.info("bias correction: %d layers", len(pairs))
     return len(pairs)

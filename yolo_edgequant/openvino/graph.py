@@ -144,6 +144,36 @@ def bias(layer: ov.Node) -> tuple[ov.Node, int] | None:
     return None
 
 
+def add_to_bias(layer: ov.Node, change: np.ndarray) -> None:
+    """Add (C_out,) to a layer's bias, in place."""
+    addition, position = bias(layer)
+    node = addition.input_value(position).get_node()
+    value = constant(node).reshape(node.get_output_shape(0))
+    changed = value + change.reshape([-1 if size > 1 else 1 for size in value.shape])
+    addition.input(position).replace_source_output(ov.opset13.constant(changed.astype(np.float32)).output(0))
+
+
+def layers_joined(node: ov.Node) -> list[ov.Node]:
+    """The layers with a bias whose results an operation takes, moved and joined, in order; none if it takes others."""
+    joined = []
+    for value in node.input_values() if node.get_type_name() == "Concat" else node.input_values()[:1]:
+        source = value.get_node()
+        if source.get_type_name() in MOVE | {"Concat"}:
+            behind = layers_joined(source)
+        else:
+            operands = [operand.get_node() for operand in source.input_values()]
+            behind = [layer for layer in operands if ends_layer(layer) and _is_biased_by(layer, source)]
+        if not behind:
+            return []
+        joined += behind
+    return joined
+
+
+def _is_biased_by(layer: ov.Node, node: ov.Node) -> bool:
+    own = bias(layer)
+    return own is not None and own[0].get_friendly_name() == node.get_friendly_name()
+
+
 def layers(model: ov.Model) -> list[ov.Node]:
     """The layers with trained weights of a float model, in execution order."""
     return [node for node in model.get_ordered_ops() if node.get_type_name() in LAYERS and ends_layer(node)]

@@ -55,7 +55,8 @@ def choose(
             raise DataError("precision='auto' measures mAP on the calibration images, which have no labels")
 
         def measure(count: int) -> Trial:
-            file = saved(build.quantize(costliest(count)))
+            in_float = costliest(count)
+            file = saved(build.corrected(build.quantize(in_float), in_float))
             interpreter = open_file(file, usable_threads())
             milliseconds = latency(interpreter.bound(interpreter.input.stored(build.holdout[0])))
             trial = Trial(count, evaluate(file) / float_map, milliseconds)

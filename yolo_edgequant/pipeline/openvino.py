@@ -22,7 +22,7 @@ from ..contract import Contract
 from ..decoding.in_torch import ToPixels
 from ..errors import DataError
 from ..log import LOGGER
-from ..openvino import graph, interpreter, quantizer, ranges
+from ..openvino import graph, interpreter, quantizer, ranges, score_alignment
 from ..openvino.bias_correction import correct_biases
 from ..openvino.calibration import collect
 from ..openvino.conversion import to_openvino
@@ -63,7 +63,7 @@ def calibrate(float_model: ov.Model, contract: Contract, images: Sized) -> ov.Mo
         RecipeError: the scope of box decoding matched nothing.
     """
     target = None if contract.target is None else device(contract.target).nncf
-    correct_bias = contract.corrections != Corrections.NONE
+    correct_bias = contract.corrections in {Corrections.ALL, Corrections.BIAS}
     if contract.ranges == RangeEstimator.NNCF:
         count = len(images)
         return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, count, correct_bias, target)
@@ -91,6 +91,7 @@ class OpenVINOBuild:
         facts: Ultralytics' metadata of the file.
         holdout: images to compare the two on, (1, 3, H, W) float32 each.
         size: (height, width) of the input in pixels.
+        calibration: the images that ranges are from, by number, (B, 3, H, W) float32.
     """
 
     float_model: ov.Model
@@ -99,6 +100,7 @@ class OpenVINOBuild:
     facts: Mapping[str, Any]
     holdout: Sequence[np.ndarray]
     size: tuple[int, int]
+    calibration: Sequence[np.ndarray] = ()
 
     @cached_property
     def layers(self) -> list[str]:
@@ -110,8 +112,17 @@ class OpenVINOBuild:
         return quantizer.in_float(self.quantized, self.float_model, in_float) if in_float else self.quantized
 
     def corrected(self, model: ov.Model, in_float: Sequence[str] = ()) -> ov.Model:
-        """See :class:`.int8_build.Int8Build`; here nothing is left to correct."""
-        return model
+        """See :class:`.int8_build.Int8Build`."""
+        contract = self.contract
+        asked = contract.corrections in {Corrections.ALL, Corrections.SCORES} and contract.has_boxes
+        if not asked or contract.ranges == RangeEstimator.NNCF or not self.calibration:
+            return model
+        scores = [position for position, output in enumerate(contract.outputs) if output.name == "scores"]
+        layers = score_alignment.score_layers(self.float_model, len(contract.names), scores)
+        if not layers:
+            return model
+        LOGGER.info("comparing scores...")
+        return score_alignment.align(model, self.float_model, layers, self.calibration)
 
     def noise(self, alone: str) -> float:
         """See :class:`.int8_build.Int8Build`."""

@@ -29,8 +29,6 @@ from ..tflite.recipe import Rule
 from ..verification.agreement import Agreement, compare
 from ..verification.worst_tensor import worst_tensor
 
-_TO_ALIGN = 32  # calibration images that scores are compared on, spread evenly
-
 
 def convert(model: nn.Module, image: torch.Tensor, contract: Contract) -> tuple[Graph, Contract]:
     """The float graph of a model.
@@ -64,13 +62,17 @@ def calibrate(graph: Graph, contract: Contract, request: Request, images: Iterab
     Raises:
         DataError: no image, a wrong shape, or values that are not finite.
     """
-    cells = _candidate_cells(graph, contract) if request.corrects(Corrections.CELLS) else None
-    if cells is None and request.corrects(Corrections.CELLS) and contract.has_boxes:
+    cells = _candidate_cells(graph, contract)
+    if cells is None and contract.has_boxes and request.corrects(Corrections.CELLS):
         LOGGER.warning("the cells of this head were not found; ranges cover cells without objects, too.")
+    aligned = cells is not None and request.corrects(Corrections.SCORES)
+    compared = [op.outputs[0] for op in score_alignment.score_layers(graph, cells)] if aligned else []
+    if not request.corrects(Corrections.CELLS):
+        cells = None
     shown = track(images, f"calibrating ({request.ranges})", transient=True)
     coarse = request.granularity == Granularity.TENSOR  # else it gains little, and takes memory
     together = request.corrections == Corrections.ROUNDING or (request.corrects(Corrections.ROUNDING) and coarse)
-    return calibrated.calibrate(graph, shown, logits(contract), cells, request.ranges, together)
+    return calibrated.calibrate(graph, shown, logits(contract), cells, request.ranges, together, compared)
 
 
 def logits(contract: Contract) -> list[int]:
@@ -130,10 +132,8 @@ class TFLiteBuild:
         cells = _candidate_cells(self.calibrated.graph, self.contract)
         if cells is None:
             return model
-        count = len(self.calibration)
         LOGGER.info("comparing scores...")
-        images = (self.calibration[number] for number in np.linspace(0, count - 1, min(count, _TO_ALIGN)).astype(int))
-        aligned = score_alignment.align(self.calibrated, cells, model, images)
+        aligned = score_alignment.align(self.calibrated, cells, model, self.calibration)
         return model if aligned is None else replace(self, calibrated=aligned).quantize(in_float)
 
     def with_rule(self, in_float: Rule | None) -> bytes:

@@ -123,6 +123,7 @@ def calibrate(
     cells: CandidateCells | None = None,
     estimator: RangeEstimator = RangeEstimator.ACTIVATION,
     moments: bool = False,
+    compared: Container[int] = (),
 ) -> CalibratedGraph:
     """Run the images through a float graph, once.
 
@@ -133,11 +134,12 @@ def calibrate(
         cells: where the graph holds values of cells, for ranges that cover those of possible detections.
         estimator: of the ranges.
         moments: gather what :mod:`.rounding` needs.
+        compared: tensors of class logits that :mod:`.score_alignment` compares.
 
     Raises:
         DataError: no image, a wrong shape, or values that are not finite.
     """
     scores = frozenset(graph.outputs[position] for position in logits)
     wanted = histogram_tensors(estimator, graph, scores)
-    statistics = calibration.collect(graph, images, wanted, cells=cells, moments=moments)
+    statistics = calibration.collect(graph, images, wanted, cells=cells, moments=moments, scores=compared)
     return CalibratedGraph(graph, estimator, statistics, scores)

@@ -8,7 +8,7 @@ activation and, where they are asked for, a histogram and the means of its chann
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -19,7 +19,7 @@ from ..histogram import Histogram
 from ..int8 import SIGMOID_RANGE
 from ..processes import return_memory, usable_threads
 from ..runtime.interpreter import allocated
-from .candidate_cells import CandidateCells
+from .candidate_cells import CandidateCells, CandidateLogits
 from .graph import Graph
 from .input_moments import InputMoments
 from .parts import Part, split
@@ -39,6 +39,7 @@ class Statistics:
         histogram: distribution of an even sample of the values, or None where it was not asked for.
         mean: (C,) float64 of each channel, the last axis, or None where it was not asked for.
         moments: by position of the layers that read the activation; empty where they were not asked for.
+        candidates: logits of the activation image by image, or None where they were not asked for.
     """
 
     minimum: float = np.inf
@@ -46,6 +47,7 @@ class Statistics:
     histogram: Histogram | None = None
     mean: np.ndarray | None = None
     moments: dict[int, InputMoments] = field(default_factory=dict)
+    candidates: CandidateLogits | None = None
     _rows: int = 0  # that the mean is over
 
     def update(self, values: np.ndarray) -> None:
@@ -60,9 +62,12 @@ class Statistics:
         if self.mean is not None:
             rows = values.reshape(-1, values.shape[-1])
             self._rows += len(rows)
-            self.mean = self.mean + (rows.mean(0, dtype=np.float64) - self.mean) * (len(rows) / self._rows)
+            mean = np.ones(len(rows), np.float32) @ rows / len(rows)  # an eighth of the time of rows.mean(0)
+            self.mean = self.mean + (mean - self.mean) * (len(rows) / self._rows)
         for moments in self.moments.values():
             moments.update(values)
+        if self.candidates is not None:
+            self.candidates.update(values)
 
 
 def collect(
@@ -72,6 +77,7 @@ def collect(
     threads: int | None = None,
     cells: CandidateCells | None = None,
     moments: bool = False,
+    scores: Container[int] = (),
 ) -> dict[int, Statistics]:
     """Run the float model on each image once and gather statistics of its activations.
 
@@ -82,6 +88,7 @@ def collect(
         threads: interpreter threads; None for one per core.
         cells: take the statistics of boxes and the like from cells that may become detections, if the images have any.
         moments: also gather those of the layers' inputs.
+        scores: tensors of class logits, the classes last, of which those of candidates are kept.
 
     Returns:
         Statistics by tensor index, for every activation of the graph. The sigmoids of SiLUs, whose range is given, are
@@ -98,6 +105,7 @@ def collect(
             t: Statistics(
                 histogram=Histogram() if histograms is None or t in histograms else None,
                 mean=np.zeros(graph.shape(t)[-1]) if t in sources else None,
+                candidates=CandidateLogits() if t in scores else None,
             )
             for t in wanted
         }

@@ -10,7 +10,7 @@ the scores are left out: all of their cells matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -60,6 +60,23 @@ class CandidateCells:
         if place.reach:
             wanted = _widened(wanted.reshape(values.shape[:3]), place.reach).reshape(wanted.shape)
         return by_cell[wanted]
+
+
+@dataclass
+class CandidateLogits:
+    """The class logits of a level's cells with a score over 0.01 in any class, image by image.
+
+    Attributes:
+        images: of each image, or batch of images, the numbers of these cells, (N,), and their logits, (N, nc) float32.
+    """
+
+    images: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def update(self, values: np.ndarray) -> None:
+        """Add those of a map (B, rows, columns, nc) of an image, or of another arrangement with the classes last."""
+        rows = values.reshape(-1, values.shape[-1])
+        cells = np.flatnonzero(rows.max(1) > _LOGIT)
+        self.images.append((cells, rows[cells]))
 
 
 def of_raw(graph: Graph, outputs: Sequence[Output]) -> CandidateCells:

@@ -12,8 +12,8 @@ import numpy as np
 
 from .graph import Graph, Operation
 
-_PATCHES = 64  # of an image: neighbours are alike, so more of them say little
-_IMAGES = 8  # whose patches are multiplied at once, which takes a third of the time of one by one
+_PATCHES = 32  # of an image: neighbours are alike, so more of them say little
+_IMAGES = 16  # whose patches are multiplied at once, which takes a third of the time of one by one
 _LARGEST = 1152  # inputs of a block; the covariances of all blocks of a large model have to fit into memory
 
 

@@ -28,7 +28,7 @@ from .ranges import Ranges
 from .weights import WeightEditor
 
 _DAMPING = 0.01  # of the inputs' mean variance: what a sample cannot tell from nothing is not to be relied upon
-_AT_ONCE = 128  # weights of an output after which the rest is moved, which changes nothing but the time it takes
+_AT_ONCE = 64  # weights of an output after which the rest is moved, which changes nothing but the time it takes
 
 
 @dataclass(frozen=True)
@@ -137,24 +137,24 @@ def compensated(weights: np.ndarray, steps: np.ndarray, covariance: np.ndarray) 
         Multiples of the steps, -127 to 127 of them.
     """
     variances = np.diagonal(covariance, axis1=1, axis2=2)
-    order = np.argsort(variances, 1, kind="stable")  # from the last one on
-    weights = np.take_along_axis(weights, order[:, None], 2)
-    steps = np.take_along_axis(steps, order[:, None], 2)
-    covariance = np.take_along_axis(np.take_along_axis(covariance, order[:, :, None], 1), order[:, None], 2)
+    order = np.argsort(variances, 1, kind="stable")[:, :, None]  # from the last one on
+    # the weights of an input side by side, as they are rounded together
+    exact, steps = (np.take_along_axis(values.transpose(0, 2, 1), order, 1) for values in (weights, steps))
+    covariance = np.take_along_axis(np.take_along_axis(covariance, order, 1), order.transpose(0, 2, 1), 2)
     # with C = L L', the error of an output is the sum of squares of (W - Wq) L, whose columns i have nothing of the
     # weights before i: a weight takes in what the errors of those after it leave in its column
     factor = _factor(covariance)
     factor /= np.diagonal(factor, axis1=1, axis2=2)[:, None]
-    rounded, moved = np.zeros_like(weights), weights.copy()
-    for end in range(weights.shape[2], 0, -_AT_ONCE):
+    rounded, moved = np.zeros_like(exact), exact.copy()
+    for end in range(exact.shape[1], 0, -_AT_ONCE):
         start = max(end - _AT_ONCE, 0)
         for i in range(end - 1, start - 1, -1):
-            step = steps[:, :, i]
-            rounded[:, :, i] = np.clip(np.round(moved[:, :, i] / step), -LARGEST_WEIGHT, LARGEST_WEIGHT) * step
-            error = weights[:, :, i] - rounded[:, :, i]
-            moved[:, :, start:i] += error[:, :, None] * factor[:, None, i, start:i]
-        moved[:, :, :start] += (weights[:, :, start:end] - rounded[:, :, start:end]) @ factor[:, start:end, :start]
-    return np.take_along_axis(rounded, np.argsort(order, 1)[:, None], 2)
+            step = steps[:, i]
+            rounded[:, i] = np.clip(np.round(moved[:, i] / step), -LARGEST_WEIGHT, LARGEST_WEIGHT) * step
+            moved[:, start:i] += factor[:, i, start:i, None] * (exact[:, i] - rounded[:, i])[:, None]
+        error = exact[:, start:end] - rounded[:, start:end]
+        moved[:, :start] += factor[:, start:end, :start].transpose(0, 2, 1) @ error
+    return np.take_along_axis(rounded, np.argsort(order, 1), 1).transpose(0, 2, 1)
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:

@@ -1,0 +1,67 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from yolo_edgequant import level_shift
+from yolo_edgequant.level_shift import Shift
+
+
+@pytest.mark.parametrize(
+    ("shift", "systematic"),
+    [
+        (Shift(-0.1, 0.04, 20), True),
+        (Shift(0.1, 0.04, 20), True),
+        (Shift(-0.1, 0.06, 20), False),
+        (Shift(-0.1, 0.04, 7), False),
+        (Shift(0.0, np.inf, 0), False),
+    ],
+)
+def test_chance_is_no_shift(shift, systematic):
+    assert shift.systematic == systematic
+
+
+def test_the_error_is_that_of_other_images():
+    random = np.random.default_rng(1)
+    drawn = [Shift.of([random.normal(own, 0.1, 40) for own in random.normal(0, 1, 25)]) for _ in range(60)]
+    medians = [shift.median for shift in drawn]
+    assert np.mean([shift.error for shift in drawn]) == pytest.approx(np.std(medians), rel=0.3)
+
+
+def test_images_without_objects_do_not_count():
+    images = [np.array([-0.2, -0.1]), np.array([]), np.array([-0.3])]
+    assert (Shift.of(images).median, Shift.of(images).images) == (-0.2, 2)
+    assert Shift.of([np.array([])]) == Shift(0.0, np.inf, 0)
+
+
+@pytest.mark.parametrize(("count", "numbers"), [(0, []), (1, [0]), (48, list(range(48)))])
+def test_few_images_are_all_compared(count, numbers):
+    assert level_shift.to_compare(count) == numbers
+
+
+def test_of_many_images_some_are_compared_from_all_over():
+    numbers = level_shift.to_compare(1000)
+    assert (len(set(numbers)), numbers[0], numbers[-1]) == (48, 0, 999)
+    assert {later - earlier for earlier, later in itertools.pairwise(numbers)} <= {21, 22}
+
+
+def test_a_cell_counts_by_the_mean_of_its_scores_and_by_its_surest_class():
+    one = np.array([[-9, 2.0], [-1.5, -9], [-9, -3], [0.5, 0.4]])
+    other = np.array([[-9, 1.5], [-9, -9], [-9, -3], [0.0, 0.8]])
+    # 0.88 and 0.82; 0.18 and 0; 0.05 twice, which is too little; of the last cell, the second class
+    assert level_shift.of_objects(one, other) == pytest.approx([-0.5, 0.4])
+    lower = np.array([[-1.5, -9]]), np.array([[-2.5, -9]])  # 0.18 and 0.08
+    assert level_shift.of_objects(*lower) == pytest.approx([-1])
+    assert level_shift.of_objects(*lower[::-1]) == pytest.approx([1])
+
+
+def test_nothing_is_shifted_by_noise():
+    """As it would seem to be if the first model's score alone had to be high."""
+    random = np.random.default_rng(2)
+    exact = random.normal(-4, 2, (40, 500, 1))
+    one, other = (exact + random.normal(0, 0.7, exact.shape) for _ in range(2))
+    assert not Shift.of([level_shift.of_objects(*pair) for pair in zip(one, other, strict=True)]).systematic
+
+
+def test_what_is_added_is_said_by_level():
+    assert level_shift.described([(0, 0.25), (2, -0.1)], 3) == "+0.25 of level 1 of 3, -0.10 of level 3 of 3"

@@ -1,0 +1,78 @@
+"""How the class logits of a level of the grid differ between a float model and its INT8 model.
+
+Where a layer's range clips what objects excite most, their logits come out lower, and those of one level more than
+those of another. The median difference over the cells with an object says by how much.
+
+An object counts by the mean of its two scores: of those that the float model alone finds surest, some are so by chance,
+and the INT8 model's would be lower even if nothing were shifted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .decoding.in_numpy import sigmoid
+
+_SURE = 0.1  # mean score of a cell that counts
+_ENOUGH = 8  # images with such a cell
+_DRAWS = 200
+_ERRORS = 2  # standard errors from which a shift is taken to be one
+_COMPARED = 48  # images: more are better, and take time
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How the logits of a level differ, INT8 less float.
+
+    Attributes:
+        median: over the cells that count.
+        error: its standard error, by bootstrap over the images.
+        images: with a cell that counts.
+    """
+
+    median: float
+    error: float
+    images: int
+
+    @classmethod
+    def of(cls, differences: Sequence[np.ndarray]) -> Shift:
+        """The shift from the differences of each image, (N,) each and perhaps empty."""
+        images = [image for image in differences if image.size]
+        if not images:
+            return cls(0.0, np.inf, 0)
+        random = np.random.default_rng(0)
+        drawn = (random.integers(0, len(images), len(images)) for _ in range(_DRAWS))
+        medians = [np.median(np.concatenate([images[index] for index in draw])) for draw in drawn]
+        return cls(float(np.median(np.concatenate(images))), float(np.std(medians)), len(images))
+
+    @property
+    def systematic(self) -> bool:
+        """True if chance does not explain it."""
+        return self.images >= _ENOUGH and abs(self.median) > _ERRORS * self.error
+
+
+def to_compare(count: int) -> list[int]:
+    """The numbers of the images to measure a shift on, of so many: spread evenly, 48 at most."""
+    return np.linspace(0, count - 1, min(count, _COMPARED)).astype(int).tolist()
+
+
+def of_objects(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """How much higher the second logit is in the cells that count, each by its class with the highest two.
+
+    Args:
+        one, other: logits of the same cells, (N, nc).
+
+    Returns:
+        (M,) of the M cells that count.
+    """
+    row = np.arange(len(one)), (one + other).argmax(1)
+    counts = sigmoid(one[row]) + sigmoid(other[row]) > 2 * _SURE
+    return (other[row] - one[row])[counts]
+
+
+def described(changes: Sequence[tuple[int, float]], levels: int) -> str:
+    """For the log: what is added to the logits of levels, by their number from 0, of so many."""
+    return ", ".join(f"{change:+.2f} of level {level + 1} of {levels}" for level, change in changes)

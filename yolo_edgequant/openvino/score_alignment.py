@@ -1,0 +1,110 @@
+"""Scores that mean the same: what 8 bits take off the class logits of a level goes back onto its bias.
+
+As in :mod:`..tflite.score_alignment`; see :mod:`..level_shift`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import openvino as ov
+
+from .. import level_shift
+from ..level_shift import Shift
+from ..log import LOGGER
+from . import graph, quantizer
+from .interpreter import EXACT
+
+
+def align(quantized: ov.Model, float_model: ov.Model, layers: Sequence[str], images: Sequence[np.ndarray]) -> ov.Model:
+    """Give the last convolutions of the scores biases that take back what quantization does to their results.
+
+    Args:
+        quantized: as from :func:`.quantizer.quantize`; stays as it is.
+        float_model: what it was made from.
+        layers: from :func:`score_layers`.
+        images: (B, 3, H, W) float32 from 0 to 1, by number; some are run.
+
+    Returns:
+        A copy with other biases, and ranges that hold what these add; the same model if nothing is systematic.
+    """
+    shifts = measure(quantized, float_model, layers, images)
+    changes = {name: -shift.median for name, shift in zip(layers, shifts, strict=True) if shift.systematic}
+    if not changes:
+        return quantized
+    numbered = [(layers.index(name), change) for name, change in changes.items()]
+    LOGGER.info("scores aligned: logits %s", level_shift.described(numbered, len(layers)))
+    aligned = quantized.clone()
+    moved = {}
+    for node in aligned.get_ordered_ops():
+        if (change := changes.get(node.get_friendly_name())) is not None:
+            graph.add_to_bias(node, np.full(node.get_output_partial_shape(0)[1].get_length(), change))
+            moved[graph.bias(node)[0].get_friendly_name()] = change
+    _widen(aligned, moved)
+    aligned.validate_nodes_and_infer_types()
+    return aligned
+
+
+def score_layers(model: ov.Model, classes: int, outputs: Sequence[int] = ()) -> list[str]:
+    """The names of the convolutions that compute the class logits, in the order of the levels.
+
+    Args:
+        model: float.
+        classes: nc.
+        outputs: positions of the model's outputs that are class logits, the levels in order; without any, the model
+            takes their sigmoid itself.
+
+    Returns:
+        Nothing if they are not told from others: where the sigmoid is taken of another branch with as many channels.
+    """
+    if outputs:
+        groups = [[layer for position in outputs for layer in graph.layers_joined(model.outputs[position].get_node())]]
+    else:
+        inside = set(graph.decoding(model))
+        sigmoids = [node for node in model.get_ordered_ops() if node.get_type_name() == "Sigmoid"]
+        groups = [graph.layers_joined(node) for node in sigmoids if node.get_friendly_name() in inside]
+    groups = [group for group in groups if group and all(_channels(layer) == classes for layer in group)]
+    return [layer.get_friendly_name() for layer in groups[0]] if len(groups) == 1 else []
+
+
+def measure(
+    quantized: ov.Model, float_model: ov.Model, layers: Sequence[str], images: Sequence[np.ndarray]
+) -> list[Shift]:
+    """How the logits of each of some layers differ from the float model's; the arguments are :func:`align`'s."""
+    both = [_results_of(float_model, layers, EXACT), _results_of(quantized, layers, {})]
+    differences: list[list[np.ndarray]] = [[] for _ in layers]
+    for number in level_shift.to_compare(len(images)):
+        image = images[number]
+        results = [compiled([image]) for compiled in both]
+        for position, own in enumerate(differences):
+            own.append(level_shift.of_objects(*(_by_cell(result[position]) for result in results)))
+    return [Shift.of(own) for own in differences]
+
+
+def _results_of(model: ov.Model, layers: Sequence[str], config: dict[str, str]) -> ov.CompiledModel:
+    """A model that ends in the results of layers, with their biases."""
+    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+    outputs = [graph.bias(nodes[name])[0].output(0) for name in layers]
+    return ov.compile_model(ov.Model(outputs, model.get_parameters()), "CPU", config)
+
+
+def _by_cell(values: np.ndarray) -> np.ndarray:
+    """(N, nc) of maps (B, nc, rows, columns)."""
+    return np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
+
+
+def _channels(layer: ov.Node) -> int:
+    """The output channels of a convolution."""
+    return layer.get_output_partial_shape(0)[1].get_length()
+
+
+def _widen(model: ov.Model, changes: dict[str, float]) -> None:
+    """Let the roundings of results, by the names of these, hold what is added to them, and all that share a scale."""
+    ranges = {}
+    for group in graph.sharing_scales(model):
+        added = [changes[name] for node in group if (name := graph.computed(node).get_friendly_name()) in changes]
+        for node in group if added else ():
+            low, high = (graph.constant(node.input_value(position).get_node()) for position in (1, 2))
+            ranges[node.get_friendly_name()] = (low + min(*added, 0), high + max(*added, 0))
+    quantizer.set_ranges(model, ranges)
