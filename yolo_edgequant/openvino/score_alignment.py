@@ -13,7 +13,7 @@ import openvino as ov
 from .. import level_shift
 from ..level_shift import Shift
 from ..log import LOGGER
-from . import graph, quantizer
+from . import graph
 from .interpreter import EXACT
 
 
@@ -27,7 +27,8 @@ def align(quantized: ov.Model, float_model: ov.Model, layers: Sequence[str], ima
         images: (B, 3, H, W) float32 from 0 to 1, by number; some are run.
 
     Returns:
-        A copy with other biases, and ranges that hold what these add; the same model if nothing is systematic.
+        A copy with other biases; the same model if nothing is systematic. Logits are not rounded: NNCF rounds what
+        8-bit operations read, and a sigmoid is none.
     """
     shifts = measure(quantized, float_model, layers, images)
     changes = {name: -shift.median for name, shift in zip(layers, shifts, strict=True) if shift.systematic}
@@ -36,12 +37,9 @@ def align(quantized: ov.Model, float_model: ov.Model, layers: Sequence[str], ima
     numbered = [(layers.index(name), change) for name, change in changes.items()]
     LOGGER.info("scores aligned: logits %s", level_shift.described(numbered, len(layers)))
     aligned = quantized.clone()
-    moved = {}
     for node in aligned.get_ordered_ops():
         if (change := changes.get(node.get_friendly_name())) is not None:
-            graph.add_to_bias(node, np.full(node.get_output_partial_shape(0)[1].get_length(), change))
-            moved[graph.bias(node)[0].get_friendly_name()] = change
-    _widen(aligned, moved)
+            graph.add_to_bias(node, np.full(_channels(node), change))
     aligned.validate_nodes_and_infer_types()
     return aligned
 
@@ -72,7 +70,7 @@ def measure(
     quantized: ov.Model, float_model: ov.Model, layers: Sequence[str], images: Sequence[np.ndarray]
 ) -> list[Shift]:
     """How the logits of each of some layers differ from the float model's; the arguments are :func:`align`'s."""
-    both = [_results_of(float_model, layers, EXACT), _results_of(quantized, layers, {})]
+    both = [_results_of(model, layers) for model in (float_model, quantized)]
     differences: list[list[np.ndarray]] = [[] for _ in layers]
     for number in level_shift.to_compare(len(images)):
         image = images[number]
@@ -82,11 +80,11 @@ def measure(
     return [Shift.of(own) for own in differences]
 
 
-def _results_of(model: ov.Model, layers: Sequence[str], config: dict[str, str]) -> ov.CompiledModel:
-    """A model that ends in the results of layers, with their biases."""
+def _results_of(model: ov.Model, layers: Sequence[str]) -> ov.CompiledModel:
+    """A model that ends in the results of layers, with their biases; what is not in 8 bits is the same on every CPU."""
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
     outputs = [graph.bias(nodes[name])[0].output(0) for name in layers]
-    return ov.compile_model(ov.Model(outputs, model.get_parameters()), "CPU", config)
+    return ov.compile_model(ov.Model(outputs, model.get_parameters()), "CPU", EXACT)
 
 
 def _by_cell(values: np.ndarray) -> np.ndarray:
@@ -97,14 +95,3 @@ def _by_cell(values: np.ndarray) -> np.ndarray:
 def _channels(layer: ov.Node) -> int:
     """The output channels of a convolution."""
     return layer.get_output_partial_shape(0)[1].get_length()
-
-
-def _widen(model: ov.Model, changes: dict[str, float]) -> None:
-    """Let the roundings of results, by the names of these, hold what is added to them, and all that share a scale."""
-    ranges = {}
-    for group in graph.sharing_scales(model):
-        added = [changes[name] for node in group if (name := graph.computed(node).get_friendly_name()) in changes]
-        for node in group if added else ():
-            low, high = (graph.constant(node.input_value(position).get_node()) for position in (1, 2))
-            ranges[node.get_friendly_name()] = (low + min(*added, 0), high + max(*added, 0))
-    quantizer.set_ranges(model, ranges)
