@@ -136,7 +136,8 @@ class ExportOptions:
             (:mod:`.tflite.candidate_cells`), ``equalization`` evens out channels that share one scale of the weights
             (:mod:`.tflite.equalization`), ``rounding`` rounds a layer's weights so that they make up for each other
             (:mod:`.tflite.rounding`), ``scores`` takes back what quantization does to the scores on average
-            (:mod:`.tflite.score_alignment`); ``all`` of these, `rounding` only with one scale a tensor; or ``none``.
+            (:mod:`.level_shift`); ``all`` of these, `rounding` only with one scale a tensor; or ``none``. OpenVINO
+            files have ``bias`` and ``scores``.
         precision: ``auto`` keeps as few layers in float as `min_retention` needs.
         min_retention: share of the float model's mAP50-95 on the calibration images that ``precision="auto"`` has to
             reach, above 0 and at most 1; 0.99 if left out.

@@ -111,6 +111,38 @@ def test_the_bias_of_a_layer():
     assert graph.bias(nodes["expectation"]) is None
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (8, 1, 1)])
+def test_a_bias_can_be_added_to(shape):
+    image = ops.parameter([1, 3, 4, 4], np.float32)
+    weights = np.ones((8, 3, 1, 1), np.float32)
+    convolution = ops.convolution(image, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+    before = np.arange(8, dtype=np.float32).reshape(shape)
+    network = ov.Model([ops.result(ops.add(convolution, before))], [image])
+    graph.add_to_bias(convolution, np.arange(8) * 10)
+    addition, position = graph.bias(convolution)
+    value = addition.input_value(position).get_node()
+    assert tuple(value.get_output_shape(0)) == shape
+    np.testing.assert_array_equal(graph.constant(value).ravel(), np.arange(8) * 11)
+    result = ov.compile_model(network, "CPU")([np.zeros((1, 3, 4, 4), np.float32)])[0]
+    np.testing.assert_allclose(result[0, :, 0, 0], np.arange(8) * 11, rtol=1e-2)
+
+
+def test_layers_whose_results_are_only_moved_and_joined():
+    network = model()
+    nodes = named(network)
+    last, silu = nodes["last bias"].output(0), nodes["silu"].output(0)
+    moved = ops.reshape(last, [1, 4, 16], False)
+
+    def joined(*parts):
+        return [layer.get_friendly_name() for layer in graph.layers_joined(ops.result(ops.concat(list(parts), 1)))]
+
+    assert joined(moved) == ["last"]
+    assert joined(moved, ops.concat([moved, moved], 1)) == ["last"] * 3
+    assert joined(moved, ops.reshape(silu, [1, 8, 16], False)) == []
+    assert joined(ops.reshape(ops.add(last, np.float32(1)), [1, 4, 16], False)) == []
+    assert graph.layers_joined(nodes["softmax"])[0].get_friendly_name() == "last"
+
+
 def test_names_do_not_tell_what_the_process_did_before():
     def network():
         image = ops.parameter([1, 4], np.float32, name="image")

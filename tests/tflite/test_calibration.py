@@ -6,7 +6,7 @@ import pytest
 from yolo_edgequant.errors import DataError
 from yolo_edgequant.histogram import Histogram
 from yolo_edgequant.int8 import SIGMOID_RANGE
-from yolo_edgequant.tflite import calibration, interpreter
+from yolo_edgequant.tflite import calibration, candidate_cells, interpreter, score_alignment
 from yolo_edgequant.tflite.calibration import Statistics, collect
 
 
@@ -35,6 +35,21 @@ def test_collected_extremes_are_those_of_the_interpreter(graph, images):
     assert output.minimum == pytest.approx(np.min(outputs), abs=1e-4)
     assert output.maximum == pytest.approx(np.max(outputs), abs=1e-4)
     assert set(statistics) == set(graph.activations())
+
+
+def test_logits_are_kept_of_the_tensors_that_are_asked_for(graph, images):
+    cells = candidate_cells.of_decoded(graph, [400, 100, 25], 4)
+    layer = score_alignment.score_layers(graph, cells)[0].outputs[0]
+    statistics = calibration.collect(graph, iter(images), set(), scores=[layer])
+    assert [tensor for tensor, known in statistics.items() if known.candidates is not None] == [layer]
+    kept = statistics[layer].candidates
+    assert len(kept) == len(images)
+    for number, image in enumerate(images):
+        own = interpreter.activations(graph, image)[layer].reshape(-1, 4)
+        candidates = own.max(1) > np.log(1 / 99)
+        np.testing.assert_allclose(kept[number][candidates], own[candidates], atol=1e-5)
+        assert candidates.any()
+        assert not candidates.all()
 
 
 def test_images_are_taken_one_at_a_time_and_once(graph, images):

@@ -162,7 +162,7 @@ def layers_joined(node: ov.Node) -> list[ov.Node]:
             behind = layers_joined(source)
         else:
             operands = [operand.get_node() for operand in source.input_values()]
-            behind = [layer for layer in operands if ends_layer(layer) and _is_biased_by(layer, source)]
+            behind = [node for node in operands if node.get_type_name() in LAYERS and _is_biased_by(node, source)]
         if not behind:
             return []
         joined += behind
@@ -170,7 +170,7 @@ def layers_joined(node: ov.Node) -> list[ov.Node]:
 
 
 def _is_biased_by(layer: ov.Node, node: ov.Node) -> bool:
-    own = bias(layer)
+    own = bias(layer) if ends_layer(layer) else None
     return own is not None and own[0].get_friendly_name() == node.get_friendly_name()
 
 

@@ -114,8 +114,8 @@ class OpenVINOBuild:
     def corrected(self, model: ov.Model, in_float: Sequence[str] = ()) -> ov.Model:
         """See :class:`.int8_build.Int8Build`."""
         contract = self.contract
-        asked = contract.corrections in {Corrections.ALL, Corrections.SCORES} and contract.has_boxes
-        if not asked or contract.ranges == RangeEstimator.NNCF or not self.calibration:
+        ours = {Corrections.SCORES} if contract.ranges == RangeEstimator.NNCF else {Corrections.ALL, Corrections.SCORES}
+        if contract.corrections not in ours or not contract.has_boxes or not self.calibration:
             return model
         scores = [position for position, output in enumerate(contract.outputs) if output.name == "scores"]
         layers = score_alignment.score_layers(self.float_model, len(contract.names), scores)

@@ -19,6 +19,7 @@ from .graph import Graph
 from .operators import REORDER
 
 _LOGIT = float(np.log(0.01 / 0.99))  # of the lowest score with which a cell may matter
+_LOW = -20.0  # a logit of no score
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,25 @@ class CandidateCells:
 
 @dataclass
 class CandidateLogits:
-    """The class logits of a level's cells with a score over 0.01 in any class, image by image.
+    """The class logits of a level's cells with a score over 0.01 in any class, image by image; the others are low."""
 
-    Attributes:
-        images: of each image, or batch of images, the numbers of these cells, (N,), and their logits, (N, nc) float32.
-    """
+    _images: list[tuple[tuple[int, int], np.ndarray, np.ndarray]] = field(default_factory=list)
 
-    images: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """(cells, nc) float32 of an image, or a batch of images: -20 in the cells that are no candidates."""
+        shape, cells, logits = self._images[number]
+        rows = np.full(shape, _LOW, np.float32)
+        rows[cells] = logits
+        return rows
 
     def update(self, values: np.ndarray) -> None:
-        """Add those of a map (B, rows, columns, nc) of an image, or of another arrangement with the classes last."""
+        """Add those of a map (B, rows, columns, nc), or of another arrangement with the classes last."""
         rows = values.reshape(-1, values.shape[-1])
         cells = np.flatnonzero(rows.max(1) > _LOGIT)
-        self.images.append((cells, rows[cells]))
+        self._images.append((rows.shape, cells, rows[cells]))
 
 
 def of_raw(graph: Graph, outputs: Sequence[Output]) -> CandidateCells:

@@ -79,9 +79,8 @@ def measure(
     for number in level_shift.to_compare(len(images)):
         results = integer.run(integer.input.stored(images[number]))
         for (index, tensor), kind, stored in zip(outputs.items(), integer.outputs, results, strict=True):
-            at, before = calibrated.statistics[tensor].candidates.images[number]
-            after = kind.values(stored).reshape(-1, before.shape[1])[at]
-            differences[index].append(level_shift.of_objects(before, after))
+            before = calibrated.statistics[tensor].candidates[number]
+            differences[index].append(level_shift.of_objects(before, kind.values(stored).reshape(before.shape)))
     return {index: Shift.of(own) for index, own in differences.items()}
 
 
