@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from yolo_edgequant import level_shift
-from yolo_edgequant.level_shift import Shift
+from yolo_edgequant.level_shift import CandidateLogits, Shift
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,28 @@ def test_nothing_is_shifted_by_noise():
 
 def test_what_is_added_is_said_by_level():
     assert level_shift.described([(0, 0.25), (2, -0.1)], 3) == "+0.25 of level 1 of 3, -0.10 of level 3 of 3"
+
+
+def test_logits_of_candidates_are_kept_image_by_image():
+    kept = CandidateLogits()
+    map_ = np.full((1, 2, 3, 2), -9, np.float32)
+    map_[0, 0, 2], map_[0, 1, 0, 1] = (-9, 1), -4.5  # scores of 0.73 and 0.011 in cells 2 and 3
+    for values in (map_, map_.reshape(1, 6, 2), np.full_like(map_, -9)):
+        kept.update(values)
+    expected = np.full((6, 2), -20, np.float32)
+    expected[2:4] = (-9, 1), (-9, -4.5)
+    map_[:] = 0  # as the interpreter's memory changes
+    assert len(kept) == 3
+    np.testing.assert_array_equal(kept[0], expected)
+    np.testing.assert_array_equal(kept[1], expected)
+    np.testing.assert_array_equal(kept[2], np.full((6, 2), -20))
+
+
+def test_objects_that_one_model_alone_finds_count_whichever_it_is():
+    """Else those that it loses would count, and those that it finds anew would not: the median would seem to fall."""
+    one, other = np.full((2, 50, 3), -9, np.float32)
+    one[:10, 1] = other[10:20, 2] = one[20:25, 0] = other[20:25, 0] = 1
+    kept = CandidateLogits()
+    kept.update(one)
+    differences = level_shift.of_objects(kept[0], other)
+    assert [(differences < -5).sum(), (differences == 0).sum(), (differences > 5).sum()] == [10, 5, 10]

@@ -19,6 +19,9 @@ SIGMOID_RANGE = (0.0, 255 / 256)
 #: A score under this counts as nothing: half of the lowest confidence that Ultralytics' validation looks at.
 SCORE_FLOOR = 5e-4
 
+#: The logit of 0.01, the lowest score with which a cell may become a detection that matters.
+CANDIDATE_LOGIT = float(np.log(0.01 / 0.99))
+
 
 def round_to_grid(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Round to the 256 values that cover [low, high], clipping what lies outside."""

@@ -10,16 +10,18 @@ and the INT8 model's would be lower even if nothing were shifted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .decoding.in_numpy import sigmoid
+from .int8 import CANDIDATE_LOGIT
 
 _SURE = 0.1  # mean score of a cell that counts
 _ENOUGH = 8  # images with such a cell
 _DRAWS = 200
 _ERRORS = 2  # standard errors from which a shift is taken to be one
+_LOW = -20.0  # a logit of no score
 _COMPARED = 64  # images: the error falls with more of them, and the time rises
 
 
@@ -52,6 +54,29 @@ class Shift:
     def systematic(self) -> bool:
         """True if chance does not explain it."""
         return self.images >= _ENOUGH and abs(self.median) > _ERRORS * self.error
+
+
+@dataclass
+class CandidateLogits:
+    """The class logits of a level's cells with a score over 0.01 in any class, image by image; the others are low."""
+
+    _images: list[tuple[tuple[int, int], np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """(cells, nc) float32 of an image, or a batch of images: -20 in the cells that are no candidates."""
+        shape, cells, logits = self._images[number]
+        rows = np.full(shape, _LOW, np.float32)
+        rows[cells] = logits
+        return rows
+
+    def update(self, values: np.ndarray) -> None:
+        """Add those of a map (B, rows, columns, nc), or of another arrangement with the classes last."""
+        rows = values.reshape(-1, values.shape[-1])
+        cells = np.flatnonzero(rows.max(1) > CANDIDATE_LOGIT)
+        self._images.append((rows.shape, cells, rows[cells]))
 
 
 def to_compare(count: int) -> list[int]:

@@ -5,6 +5,7 @@ import pytest
 from openvino import opset13 as ops
 
 from yolo_edgequant.openvino import graph, quantizer, score_alignment
+from yolo_edgequant.openvino.calibration import collect
 from yolo_edgequant.options import Head
 
 pytestmark = pytest.mark.export
@@ -53,16 +54,17 @@ def shifted(model, change, name="scores of 2"):
 
 @pytest.fixture(scope="module", params=["decoded", "int8", "raw"])
 def models(request):
-    """A float model, its INT8 model and where its scores are."""
+    """A float model, its INT8 model and the float model's logits."""
     head = {"decoded": Head.FLOAT, "int8": Head.INT8, "raw": Head.RAW}[request.param]
     model = detector(head == Head.RAW)
     quantized = quantizer.quantize(model, nncf.Dataset(IMAGES), head, len(IMAGES))
-    return model, quantized, score_alignment.score_layers(model, CLASSES, (2, 3) if head == Head.RAW else ())
+    layers = score_alignment.score_layers(model, CLASSES, (2, 3) if head == Head.RAW else ())
+    return model, quantized, collect(model, quantized, IMAGES, layers).candidates
 
 
 def test_score_layers_are_told_from_others_by_their_classes(models):
-    _, _, layers = models
-    assert layers == SCORES
+    _, _, before = models
+    assert list(before) == SCORES
     assert score_alignment.score_layers(detector(), CLASSES + 1) == []
     assert score_alignment.score_layers(detector(angle=1), CLASSES) == SCORES
 
@@ -72,25 +74,24 @@ def test_branches_that_look_alike_are_left_alone():
 
 
 def test_a_shift_of_one_level_is_measured_there(models):
-    model, _, layers = models
-    shifts = score_alignment.measure(shifted(model, -0.75), model, layers, IMAGES)
+    model, _, before = models
+    shifts = score_alignment.measure(shifted(model, -0.75), before, IMAGES)
     assert [shift.median for shift in shifts] == pytest.approx([0, -0.75], abs=1e-4)
     assert shifts[1].systematic
     assert shifts[1].images == len(IMAGES)
 
 
 def test_what_quantization_takes_is_given_back(models):
-    model, quantized, layers = models
+    _, quantized, logits = models
     low = shifted(quantized, -0.5)
-    before = score_alignment.measure(low, model, layers, IMAGES)
-    aligned = score_alignment.align(low, model, layers, IMAGES)
-    after = score_alignment.measure(aligned, model, layers, IMAGES)
+    before = score_alignment.measure(low, logits, IMAGES)
+    after = score_alignment.measure(score_alignment.align(low, logits, IMAGES), logits, IMAGES)
     assert before[1].median == pytest.approx(-0.5, abs=0.1)
     assert abs(after[1].median) < 0.1
-    untouched = score_alignment.measure(low, model, layers, IMAGES)
+    untouched = score_alignment.measure(low, logits, IMAGES)
     assert untouched == before, "the model that is aligned stays as it is"
 
 
 def test_where_nothing_is_systematic_the_model_is_the_same(models):
-    model, _, layers = models
-    assert score_alignment.align(model, model, layers, IMAGES) is model
+    model, _, before = models
+    assert score_alignment.align(model, before, IMAGES) is model

@@ -151,6 +151,12 @@ def test_a_retention_is_for_mixed_precision():
         resolve(PROFILES["tflite"], ExportOptions(min_retention=0.9))
 
 
+def test_what_is_left_to_nncf_is_not_asked_for():
+    with pytest.raises(OptionError, match=r"corrections='scores' needs ranges='activation'"):
+        resolve(PROFILES["openvino"], ExportOptions(ranges="nncf", corrections="scores"))
+    assert resolve(PROFILES["openvino"], ExportOptions(ranges="nncf", corrections="bias")).ranges == "nncf"
+
+
 @pytest.mark.parametrize(
     ("name", "options", "takes"),
     [
@@ -162,7 +168,7 @@ def test_a_retention_is_for_mixed_precision():
         ("openvino", {"io": "int8"}, "'float'"),
         ("openvino", {"granularity": "tensor"}, "'channel'"),
         ("openvino", {"ranges": "minmax", "head": "float"}, "'activation' or 'nncf'"),
-        ("openvino", {"corrections": "cells"}, "'all' or 'bias' or 'none'"),
+        ("openvino", {"corrections": "cells"}, "'all' or 'bias' or 'scores' or 'none'"),
         ("tflite", {"ranges": "nncf"}, "'activation' or 'minmax'"),
         ("edgetpu", {"precision": "auto"}, "'int8'"),
         ("saved_model", {"precision": "auto"}, "'int8'"),

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from tests.graphs import MERGED_OUTPUTS, RAW_OUTPUTS, Network, raw_detector
-from yolo_edgequant import level_shift
 from yolo_edgequant.options import RangeEstimator
 from yolo_edgequant.tflite import candidate_cells, interpreter, ranges
 from yolo_edgequant.tflite.calibration import collect
@@ -200,28 +199,3 @@ def test_images_without_objects_give_the_ranges_of_all_cells(graph, cells):
         for only in (None, cells)
     )
     assert everywhere == chosen
-
-
-def test_logits_of_candidates_are_kept_image_by_image():
-    kept = candidate_cells.CandidateLogits()
-    map_ = np.full((1, 2, 3, 2), -9, np.float32)
-    map_[0, 0, 2], map_[0, 1, 0, 1] = (-9, 1), -4.5  # scores of 0.73 and 0.011 in cells 2 and 3
-    for values in (map_, map_.reshape(1, 6, 2), np.full_like(map_, -9)):
-        kept.update(values)
-    expected = np.full((6, 2), -20, np.float32)
-    expected[2:4] = (-9, 1), (-9, -4.5)
-    map_[:] = 0  # as the interpreter's memory changes
-    assert len(kept) == 3
-    np.testing.assert_array_equal(kept[0], expected)
-    np.testing.assert_array_equal(kept[1], expected)
-    np.testing.assert_array_equal(kept[2], np.full((6, 2), -20))
-
-
-def test_objects_that_one_model_alone_finds_count_whichever_it_is():
-    """Else those that it loses would count, and those that it finds anew would not: the median would seem to fall."""
-    one, other = np.full((2, 50, 3), -9, np.float32)
-    one[:10, 1] = other[10:20, 2] = one[20:25, 0] = other[20:25, 0] = 1
-    kept = candidate_cells.CandidateLogits()
-    kept.update(one)
-    differences = level_shift.of_objects(kept[0], other)
-    assert [(differences < -5).sum(), (differences == 0).sum(), (differences > 5).sum()] == [10, 5, 10]

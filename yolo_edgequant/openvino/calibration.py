@@ -6,7 +6,7 @@ times those of all others, and the mean square over all values would then be the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ import openvino as ov
 
 from ..errors import DataError
 from ..histogram import Histogram
+from ..level_shift import CandidateLogits
 from . import graph
 from .interpreter import EXACT
 
@@ -60,19 +61,24 @@ class Calibration:
     Attributes:
         statistics: by name of the operation whose result is rounded.
         means: of each layer's input, (C,) float64, by name of the layer.
+        candidates: of the layers that compute class logits and were asked for, by name.
     """
 
     statistics: dict[str, Statistics]
     means: dict[str, np.ndarray]
+    candidates: dict[str, CandidateLogits]
 
 
-def collect(float_model: ov.Model, quantized: ov.Model, images: Iterable[np.ndarray]) -> Calibration:
+def collect(
+    float_model: ov.Model, quantized: ov.Model, images: Iterable[np.ndarray], scores: Sequence[str] = ()
+) -> Calibration:
     """Run the float model on each image once.
 
     Args:
         float_model: stays as it is.
         quantized: from :func:`.quantizer.quantize`; says what is rounded.
         images: (B, 3, H, W) float32, values 0 to 1; consumed one at a time.
+        scores: names of the layers that compute class logits, of which those of candidates are kept.
 
     Raises:
         DataError: no image came, or the model produced NaN or infinity.
@@ -81,9 +87,11 @@ def collect(float_model: ov.Model, quantized: ov.Model, images: Iterable[np.ndar
     rounded = list(dict.fromkeys(graph.computed(node).get_friendly_name() for node in graph.roundings(quantized)))
     layers = graph.layers(float_model)
     outputs = [nodes[name].output(0) for name in rounded] + [layer.input_value(0) for layer in layers]
+    outputs += graph.with_bias(float_model, scores)
     compiled = ov.compile_model(ov.Model(outputs, float_model.get_parameters()), "CPU", EXACT)
     statistics = {name: Statistics() for name in rounded}
     sums = {layer.get_friendly_name(): np.zeros(1) for layer in layers}
+    candidates = {name: CandidateLogits() for name in scores}
     channel = {layer.get_friendly_name(): graph.channel_axis(layer) for layer in layers}
     count = 0
     for image in images:
@@ -99,7 +107,9 @@ def collect(float_model: ov.Model, quantized: ov.Model, images: Iterable[np.ndar
         for position, name in enumerate(sums, len(rounded)):
             values = np.moveaxis(results[position], channel[name], 0)
             sums[name] = sums[name] + values.reshape(len(values), -1).mean(1).astype(np.float64)
+        for position, kept in enumerate(candidates.values(), len(rounded) + len(sums)):
+            kept.update(np.moveaxis(results[position], 1, -1))
         count += 1
     if not count:
         raise DataError("the calibration set is empty: pass data= with at least one image (100 or more advised)")
-    return Calibration(statistics, {name: total / count for name, total in sums.items()})
+    return Calibration(statistics, {name: total / count for name, total in sums.items()}, candidates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import openvino as ov
@@ -142,6 +143,12 @@ def bias(layer: ov.Node) -> tuple[ov.Node, int] | None:
         if node.get_type_name() == "Add" and constant(node.input_value(position).get_node()) is not None:
             return node, position
     return None
+
+
+def with_bias(model: ov.Model, layers: Iterable[str]) -> list[ov.Output]:
+    """The results of layers, by name, with their biases."""
+    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+    return [bias(nodes[name])[0].output(0) for name in layers]
 
 
 def add_to_bias(layer: ov.Node, change: np.ndarray) -> None:

@@ -5,37 +5,36 @@ As in :mod:`..tflite.score_alignment`; see :mod:`..level_shift`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import openvino as ov
 
 from .. import level_shift
-from ..level_shift import Shift
+from ..level_shift import CandidateLogits, Shift
 from ..log import LOGGER
 from . import graph
 from .interpreter import EXACT
 
 
-def align(quantized: ov.Model, float_model: ov.Model, layers: Sequence[str], images: Sequence[np.ndarray]) -> ov.Model:
+def align(quantized: ov.Model, before: Mapping[str, CandidateLogits], images: Sequence[np.ndarray]) -> ov.Model:
     """Give the last convolutions of the scores biases that take back what quantization does to their results.
 
     Args:
         quantized: as from :func:`.quantizer.quantize`; stays as it is.
-        float_model: what it was made from.
-        layers: from :func:`score_layers`.
+        before: the float model's logits in these images, by name of the layer that computes them.
         images: (B, 3, H, W) float32 from 0 to 1, by number; some are run.
 
     Returns:
         A copy with other biases; the same model if nothing is systematic. Logits are not rounded: NNCF rounds what
         8-bit operations read, and a sigmoid is none.
     """
-    shifts = measure(quantized, float_model, layers, images)
-    changes = {name: -shift.median for name, shift in zip(layers, shifts, strict=True) if shift.systematic}
+    shifts = measure(quantized, before, images)
+    changes = {name: -shift.median for name, shift in zip(before, shifts, strict=True) if shift.systematic}
     if not changes:
         return quantized
-    numbered = [(layers.index(name), change) for name, change in changes.items()]
-    LOGGER.info("scores aligned: logits %s", level_shift.described(numbered, len(layers)))
+    numbered = [(level, changes[name]) for level, name in enumerate(before) if name in changes]
+    LOGGER.info("scores aligned: logits %s", level_shift.described(numbered, len(before)))
     aligned = quantized.clone()
     for node in aligned.get_ordered_ops():
         if (change := changes.get(node.get_friendly_name())) is not None:
@@ -66,30 +65,17 @@ def score_layers(model: ov.Model, classes: int, outputs: Sequence[int] = ()) -> 
     return [layer.get_friendly_name() for layer in groups[0]] if len(groups) == 1 else []
 
 
-def measure(
-    quantized: ov.Model, float_model: ov.Model, layers: Sequence[str], images: Sequence[np.ndarray]
-) -> list[Shift]:
-    """How the logits of each of some layers differ from the float model's; the arguments are :func:`align`'s."""
-    both = [_results_of(model, layers) for model in (float_model, quantized)]
-    differences: list[list[np.ndarray]] = [[] for _ in layers]
+def measure(quantized: ov.Model, before: Mapping[str, CandidateLogits], images: Sequence[np.ndarray]) -> list[Shift]:
+    """How the logits of each level differ from the float model's; the arguments are :func:`align`'s."""
+    ends = ov.Model(graph.with_bias(quantized, before), quantized.get_parameters())
+    compiled = ov.compile_model(ends, "CPU", EXACT)  # what is not in 8 bits comes out alike on every CPU
+    differences: list[list[np.ndarray]] = [[] for _ in before]
     for number in level_shift.to_compare(len(images)):
-        image = images[number]
-        results = [compiled([image]) for compiled in both]
-        for position, own in enumerate(differences):
-            own.append(level_shift.of_objects(*(_by_cell(result[position]) for result in results)))
+        results = compiled([images[number]])
+        for position, (own, kept) in enumerate(zip(differences, before.values(), strict=True)):
+            one = kept[number]
+            own.append(level_shift.of_objects(one, np.moveaxis(results[position], 1, -1).reshape(one.shape)))
     return [Shift.of(own) for own in differences]
-
-
-def _results_of(model: ov.Model, layers: Sequence[str]) -> ov.CompiledModel:
-    """A model that ends in the results of layers, with their biases; what is not in 8 bits is the same on every CPU."""
-    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
-    outputs = [graph.bias(nodes[name])[0].output(0) for name in layers]
-    return ov.compile_model(ov.Model(outputs, model.get_parameters()), "CPU", EXACT)
-
-
-def _by_cell(values: np.ndarray) -> np.ndarray:
-    """(N, nc) of maps (B, nc, rows, columns)."""
-    return np.moveaxis(values, 1, -1).reshape(-1, values.shape[1])
 
 
 def _channels(layer: ov.Node) -> int:

@@ -58,8 +58,8 @@ def _quantized(exporter: Exporter, report: Path) -> ov.Model:
     batches = Batches(loader, loader.batch_size if dynamic else image.shape[0], channels_last=False)
     # NNCF's files change with every image that is left out, by more than a check on unseen images is worth
     images = Holdout(batches, len(batches), also_calibrate=True)
-    quantized = calibrate(float_model, contract, images)
-    build = OpenVINOBuild(float_model, quantized, contract, exporter.metadata, images.images, size, images)
+    quantized, logits = calibrate(float_model, contract, images)
+    build = OpenVINOBuild(float_model, quantized, contract, exporter.metadata, images.images, size, images, logits)
     request = replace(job.request, verify=job.request.verify and not dynamic)
     with search(exporter, report) as how:
         quantized, exporter.edgequant_contract = finish(build, request, how)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from .. import contract as contracts
 from ..contract import Contract
 from ..decoding.in_torch import ToPixels
 from ..errors import DataError
+from ..level_shift import CandidateLogits
 from ..log import LOGGER
 from ..openvino import graph, interpreter, quantizer, ranges, score_alignment
 from ..openvino.bias_correction import correct_biases
@@ -48,7 +49,9 @@ def convert(model: nn.Module, image: torch.Tensor, contract: Contract, dynamic: 
     return to_openvino(model, image, dynamic)
 
 
-def calibrate(float_model: ov.Model, contract: Contract, images: Sized) -> ov.Model:
+def calibrate(
+    float_model: ov.Model, contract: Contract, images: Sized
+) -> tuple[ov.Model, Mapping[str, CandidateLogits]]:
     """Quantize a model on the calibration images, run once each.
 
     NNCF decides where the model rounds, and with ``ranges="nncf"`` all else, too.
@@ -58,6 +61,10 @@ def calibrate(float_model: ov.Model, contract: Contract, images: Sized) -> ov.Mo
         contract: of the file.
         images: (B, 3, H, W) float32 from 0 to 1.
 
+    Returns:
+        The INT8 model, and the float model's class logits in the images by name of the layer, if they are to be
+        compared.
+
     Raises:
         DataError: there are no images, or the model gives values that are not finite.
         RecipeError: the scope of box decoding matched nothing.
@@ -66,19 +73,25 @@ def calibrate(float_model: ov.Model, contract: Contract, images: Sized) -> ov.Mo
     correct_bias = contract.corrections in {Corrections.ALL, Corrections.BIAS}
     if contract.ranges == RangeEstimator.NNCF:
         count = len(images)
-        return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, count, correct_bias, target)
+        return quantizer.quantize(float_model, nncf.Dataset(images), contract.head, count, correct_bias, target), {}
     pending = iter(images)
     first = list(itertools.islice(pending, 1))
     if not first:
         raise DataError("the calibration set is empty: pass data= with at least one image (100 or more advised)")
     quantized = quantizer.quantize(float_model, nncf.Dataset(first), contract.head, 1, False, target)
     shown = track(itertools.chain(first, pending), f"calibrating ({contract.ranges})", len(images), transient=True)
-    calibration = collect(float_model, quantized, shown)
+    aligned = contract.has_boxes and contract.corrections in {Corrections.ALL, Corrections.SCORES}
+    calibration = collect(float_model, quantized, shown, _score_layers(float_model, contract) if aligned else ())
     decoding = set(graph.decoding(float_model)) if contract.has_boxes else set()
     quantizer.set_ranges(quantized, ranges.choose(quantized, calibration.statistics, decoding))
     if correct_bias:
         correct_biases(quantized, float_model, calibration.means)
-    return quantized
+    return quantized, calibration.candidates
+
+
+def _score_layers(float_model: ov.Model, contract: Contract) -> list[str]:
+    outputs = [position for position, output in enumerate(contract.outputs) if output.name == "scores"]
+    return score_alignment.score_layers(float_model, len(contract.names), outputs)
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ class OpenVINOBuild:
         holdout: images to compare the two on, (1, 3, H, W) float32 each.
         size: (height, width) of the input in pixels.
         calibration: the images that ranges are from, by number, (B, 3, H, W) float32.
+        logits: the float model's in these images, by name of the layer; none if they are not to be compared.
     """
 
     float_model: ov.Model
@@ -101,6 +115,7 @@ class OpenVINOBuild:
     holdout: Sequence[np.ndarray]
     size: tuple[int, int]
     calibration: Sequence[np.ndarray] = ()
+    logits: Mapping[str, CandidateLogits] = field(default_factory=dict)
 
     @cached_property
     def layers(self) -> list[str]:
@@ -113,16 +128,10 @@ class OpenVINOBuild:
 
     def corrected(self, model: ov.Model, in_float: Sequence[str] = ()) -> ov.Model:
         """See :class:`.int8_build.Int8Build`."""
-        contract = self.contract
-        ours = {Corrections.SCORES} if contract.ranges == RangeEstimator.NNCF else {Corrections.ALL, Corrections.SCORES}
-        if contract.corrections not in ours or not contract.has_boxes or not self.calibration:
-            return model
-        scores = [position for position, output in enumerate(contract.outputs) if output.name == "scores"]
-        layers = score_alignment.score_layers(self.float_model, len(contract.names), scores)
-        if not layers:
+        if not self.logits:
             return model
         LOGGER.info("comparing scores...")
-        return score_alignment.align(model, self.float_model, layers, self.calibration)
+        return score_alignment.align(model, self.logits, self.calibration)
 
     def noise(self, alone: str) -> float:
         """See :class:`.int8_build.Int8Build`."""

@@ -229,6 +229,8 @@ def resolve(profile: Profile, options: ExportOptions) -> Request:
     values["outputs"] = arrangements[0] if options.outputs is None else options.outputs
     if options.io is None and values["head"] == Head.FLOAT and IO.FLOAT in profile.io:
         values["io"] = IO.FLOAT  # float at one end alone is what no reader expects
+    if values["ranges"] == RangeEstimator.NNCF and values["corrections"] == Corrections.SCORES:
+        raise OptionError("corrections='scores' needs ranges='activation': ranges='nncf' leaves corrections to NNCF")
     if options.min_retention is not None and values["precision"] != Precision.AUTO:
         raise OptionError(f"min_retention={options.min_retention!r} needs precision='auto'")
     return Request(profile, **values, min_retention=options.min_retention or _MIN_RETENTION, target=options.target)

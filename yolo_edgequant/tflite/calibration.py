@@ -17,9 +17,10 @@ import numpy as np
 from ..errors import DataError
 from ..histogram import Histogram
 from ..int8 import SIGMOID_RANGE
+from ..level_shift import CandidateLogits
 from ..processes import return_memory, usable_threads
 from ..runtime.interpreter import allocated
-from .candidate_cells import CandidateCells, CandidateLogits
+from .candidate_cells import CandidateCells
 from .graph import Graph
 from .input_moments import InputMoments
 from .parts import Part, split

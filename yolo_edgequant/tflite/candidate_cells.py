@@ -10,16 +10,14 @@ the scores are left out: all of their cells matter.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..contract import Output
+from ..int8 import CANDIDATE_LOGIT
 from .graph import Graph
 from .operators import REORDER
-
-_LOGIT = float(np.log(0.01 / 0.99))  # of the lowest score with which a cell may matter
-_LOW = -20.0  # a logit of no score
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,8 @@ class CandidateCells:
 
     def candidates(self, read: Callable[[int], np.ndarray]) -> np.ndarray:
         """(B, A) bool: the cells with a score over 0.01 in any class; `read` gives a tensor's value."""
-        return np.concatenate([_cells_second(read(t), p.axis).max(2) for t, p in self.scores.items()], 1) > _LOGIT
+        best = [_cells_second(read(tensor), place.axis).max(2) for tensor, place in self.scores.items()]
+        return np.concatenate(best, 1) > CANDIDATE_LOGIT
 
     def values_of(self, tensor: int, values: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Those of a tensor's values that belong to candidates, (N, values of a cell)."""
@@ -61,29 +60,6 @@ class CandidateCells:
         if place.reach:
             wanted = _widened(wanted.reshape(values.shape[:3]), place.reach).reshape(wanted.shape)
         return by_cell[wanted]
-
-
-@dataclass
-class CandidateLogits:
-    """The class logits of a level's cells with a score over 0.01 in any class, image by image; the others are low."""
-
-    _images: list[tuple[tuple[int, int], np.ndarray, np.ndarray]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        """(cells, nc) float32 of an image, or a batch of images: -20 in the cells that are no candidates."""
-        shape, cells, logits = self._images[number]
-        rows = np.full(shape, _LOW, np.float32)
-        rows[cells] = logits
-        return rows
-
-    def update(self, values: np.ndarray) -> None:
-        """Add those of a map (B, rows, columns, nc), or of another arrangement with the classes last."""
-        rows = values.reshape(-1, values.shape[-1])
-        cells = np.flatnonzero(rows.max(1) > _LOGIT)
-        self._images.append((rows.shape, cells, rows[cells]))
 
 
 def of_raw(graph: Graph, outputs: Sequence[Output]) -> CandidateCells:
