@@ -14,10 +14,11 @@ from yolo_edgequant.level_shift import CandidateLogits, Shift
         (Shift(0.1, 0.04, 20), True),
         (Shift(-0.1, 0.06, 20), False),
         (Shift(-0.1, 0.04, 7), False),
+        (Shift(-2.1, 0.04, 20), False),
         (Shift(0.0, np.inf, 0), False),
     ],
 )
-def test_chance_is_no_shift(shift, systematic):
+def test_chance_is_no_shift_nor_is_a_collapse(shift, systematic):
     assert shift.systematic == systematic
 
 

@@ -337,7 +337,8 @@ def _openvino_points(
         prepared, facts = export_head.as_exported(module, shape[2:])
         contract = export_head.prepare(prepared, request, shape[2:], facts)
         float_model = openvino.convert(prepared, torch.zeros(shape), contract)
-        return float_model, openvino.calibrate(float_model, contract, ImageArrays(images, False))
+        int8_model, _ = openvino.calibrate(float_model, contract, ImageArrays(images, False))
+        return float_model, int8_model
 
     return OpenVINOPoints(quantized(Head.RAW), quantized(Head.INT8), shape)
 

@@ -21,6 +21,7 @@ _SURE = 0.1  # mean score of a cell that counts
 _ENOUGH = 8  # images with such a cell
 _DRAWS = 200
 _ERRORS = 2  # standard errors from which a shift is taken to be one
+_MOST = 2.0  # logits; beyond is no shift but a collapse, which is for the self-check to see
 _LOW = -20.0  # a logit of no score
 _COMPARED = 64  # images: the error falls with more of them, and the time rises
 
@@ -52,8 +53,8 @@ class Shift:
 
     @property
     def systematic(self) -> bool:
-        """True if chance does not explain it."""
-        return self.images >= _ENOUGH and abs(self.median) > _ERRORS * self.error
+        """True if chance does not explain it, and it is small enough to be one."""
+        return self.images >= _ENOUGH and _ERRORS * self.error < abs(self.median) <= _MOST
 
 
 @dataclass
