@@ -220,7 +220,7 @@ def _archive(sample: Sample, chance: random.Random) -> tuple[Files, str]:
         with warnings.catch_warnings(), zipfile.ZipFile(buffer, "a", **how) as made:
             warnings.simplefilter("ignore")  # two of one name
             for name, data in entries:
-                made.writestr(name, data)
+                made.writestr(zipfile.ZipInfo(name), data, made.compression)  # by name alone, it has today's time
         return buffer.getvalue()
 
     def field(at: int, size: str) -> bytes:
@@ -341,7 +341,7 @@ def _with_text(sample: Sample, text: bytes) -> Files:
     (content,) = sample.files.values()
     buffer = io.BytesIO(content[: _start(content)])
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("metadata.json", text)
+        archive.writestr(zipfile.ZipInfo("metadata.json"), text, archive.compression)
     return {sample.name: buffer.getvalue()}
 
 
