@@ -64,8 +64,26 @@ def test_nothing_is_shifted_by_noise():
     assert not Shift.of([level_shift.of_objects(*pair) for pair in zip(one, other, strict=True)]).systematic
 
 
-def test_what_is_added_is_said_by_level():
-    assert level_shift.described([(0, 0.25), (2, -0.1)], 3) == "+0.25 of level 1 of 3, -0.10 of level 3 of 3"
+def test_what_is_added_is_said_by_level(caplog):
+    shifts = [Shift(-0.25, 0.01, 20), Shift(0.02, 0.02, 20), Shift(0.1, 0.01, 20)]
+    with caplog.at_level("INFO"):
+        assert level_shift.changes(shifts) == {0: 0.25, 2: -0.1}
+    assert "logits +0.25 of level 1 of 3, -0.10 of level 3 of 3" in caplog.text
+    caplog.clear()
+    assert level_shift.changes([shifts[1]]) == {}
+    assert not caplog.text
+
+
+def test_images_are_compared_with_what_was_kept_of_them():
+    random = np.random.default_rng(3)
+    images = [random.normal(0, 1, (1, 4, 5, 2)) for _ in range(80)]
+    levels = [CandidateLogits(), CandidateLogits()]
+    for image in images:
+        for kept in levels:
+            kept.update(image)
+    shifts = level_shift.measure(lambda image: [image - 0.5, image.reshape(20, 2)], levels, images)
+    assert [shift.median for shift in shifts] == pytest.approx([-0.5, 0], abs=1e-6)
+    assert [shift.images for shift in shifts] == [64, 64]
 
 
 def test_logits_of_candidates_are_kept_image_by_image():

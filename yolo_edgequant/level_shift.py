@@ -9,13 +9,14 @@ and the INT8 model's would be lower even if nothing were shifted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .decoding.in_numpy import sigmoid
 from .int8 import CANDIDATE_LOGIT
+from .log import LOGGER
 
 _SURE = 0.1  # mean score of a cell that counts
 _ENOUGH = 8  # images with such a cell
@@ -99,6 +100,30 @@ def of_objects(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (other[row] - one[row])[counts]
 
 
-def described(changes: Sequence[tuple[int, float]], levels: int) -> str:
-    """For the log: what is added to the logits of levels, by their number from 0, of so many."""
-    return ", ".join(f"{change:+.2f} of level {level + 1} of {levels}" for level, change in changes)
+def measure(
+    run: Callable[[np.ndarray], Iterable[np.ndarray]],
+    before: Sequence[CandidateLogits],
+    images: Sequence[np.ndarray],
+) -> list[Shift]:
+    """How the logits of each level differ from the float model's.
+
+    Args:
+        run: the INT8 model: from an image to the logits of each level, the classes last.
+        before: the float model's in these images, level by level.
+        images: by number; some are run.
+    """
+    differences: list[list[np.ndarray]] = [[] for _ in before]
+    for number in to_compare(len(images)):
+        for own, kept, values in zip(differences, before, run(images[number]), strict=True):
+            one = kept[number]
+            own.append(of_objects(one, values.reshape(one.shape)))
+    return [Shift.of(own) for own in differences]
+
+
+def changes(shifts: Sequence[Shift]) -> dict[int, float]:
+    """What to add to the logits of levels, by number, so that no shift is left that is systematic; the log says it."""
+    added = {level: -shift.median for level, shift in enumerate(shifts) if shift.systematic}
+    if added:
+        said = ", ".join(f"{change:+.2f} of level {level + 1} of {len(shifts)}" for level, change in added.items())
+        LOGGER.info("scores aligned: logits %s", said)
+    return added

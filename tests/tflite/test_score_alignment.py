@@ -57,8 +57,8 @@ def test_a_shift_of_one_level_is_measured_there(calibrated, pictures):
     layers = score_alignment.score_layers(graph, cells)
     lower = shifted(graph, layers[1], np.float32(-0.75))
     shifts = score_alignment.measure(found, layers, lower.content, pictures)
-    assert [shifts[op.index].median for op in layers] == pytest.approx([0, -0.75, 0], abs=1e-4)
-    assert [shifts[op.index].systematic for op in layers] == [False, True, False]
+    assert [shift.median for shift in shifts] == pytest.approx([0, -0.75, 0], abs=1e-4)
+    assert [shift.systematic for shift in shifts] == [False, True, False]
 
 
 def test_what_quantization_takes_is_given_back(calibrated, pictures):
@@ -75,11 +75,11 @@ def test_what_quantization_takes_is_given_back(calibrated, pictures):
 
     broken = Clipping(graph, found.estimator, found.statistics, found.logits)
     file = quantized(broken)
-    before = score_alignment.measure(found, layers, file, pictures)[layers[0].index]
+    before = score_alignment.measure(found, layers, file, pictures)[0]
     assert before.median < -0.2
     assert before.systematic
     aligned = score_alignment.align(broken, cells, file, pictures)
-    after = score_alignment.measure(found, layers, quantized(aligned), pictures)[layers[0].index]
+    after = score_alignment.measure(found, layers, quantized(aligned), pictures)[0]
     assert abs(after.median) < 0.2 * abs(before.median)
     bias = graph.bias(layers[0])
     added = aligned.graph.constant(layers[0].inputs[bias]) - graph.constant(layers[0].inputs[bias])

@@ -12,7 +12,6 @@ import openvino as ov
 
 from .. import level_shift
 from ..level_shift import CandidateLogits, Shift
-from ..log import LOGGER
 from . import graph
 from .interpreter import EXACT
 
@@ -29,12 +28,11 @@ def align(quantized: ov.Model, before: Mapping[str, CandidateLogits], images: Se
         A copy with other biases; the same model if nothing is systematic. Logits are not rounded: NNCF rounds what
         8-bit operations read, and a sigmoid is none.
     """
-    shifts = measure(quantized, before, images)
-    changes = {name: -shift.median for name, shift in zip(before, shifts, strict=True) if shift.systematic}
-    if not changes:
+    names = list(before)
+    by_level = level_shift.changes(measure(quantized, before, images))
+    if not by_level:
         return quantized
-    numbered = [(level, changes[name]) for level, name in enumerate(before) if name in changes]
-    LOGGER.info("scores aligned: logits %s", level_shift.described(numbered, len(before)))
+    changes = {names[level]: change for level, change in by_level.items()}
     aligned = quantized.clone()
     for node in aligned.get_ordered_ops():
         if (change := changes.get(node.get_friendly_name())) is not None:
@@ -69,13 +67,12 @@ def measure(quantized: ov.Model, before: Mapping[str, CandidateLogits], images: 
     """How the logits of each level differ from the float model's; the arguments are :func:`align`'s."""
     ends = ov.Model(graph.with_bias(quantized, before), quantized.get_parameters())
     compiled = ov.compile_model(ends, "CPU", EXACT)  # what is not in 8 bits comes out alike on every CPU
-    differences: list[list[np.ndarray]] = [[] for _ in before]
-    for number in level_shift.to_compare(len(images)):
-        results = compiled([images[number]])
-        for position, (own, kept) in enumerate(zip(differences, before.values(), strict=True)):
-            one = kept[number]
-            own.append(level_shift.of_objects(one, np.moveaxis(results[position], 1, -1).reshape(one.shape)))
-    return [Shift.of(own) for own in differences]
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        results = compiled([image])
+        return [np.moveaxis(results[level], 1, -1) for level in range(len(before))]
+
+    return level_shift.measure(run, list(before.values()), images)
 
 
 def _channels(layer: ov.Node) -> int:

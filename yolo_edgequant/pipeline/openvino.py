@@ -90,6 +90,7 @@ def calibrate(
 
 
 def _score_layers(float_model: ov.Model, contract: Contract) -> list[str]:
+    """See :func:`..openvino.score_alignment.score_layers`."""
     outputs = [position for position, output in enumerate(contract.outputs) if output.name == "scores"]
     return score_alignment.score_layers(float_model, len(contract.names), outputs)
 

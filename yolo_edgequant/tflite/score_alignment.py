@@ -7,14 +7,13 @@ back at no cost in the file. The float model's logits are those that calibration
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from .. import level_shift
 from ..level_shift import Shift
-from ..log import LOGGER
 from ..processes import return_memory, usable_threads
 from ..runtime.interpreter import TFLite
 from . import packing
@@ -39,13 +38,8 @@ def align(
         The same with other biases, and ranges that hold what these add; None if nothing is systematic.
     """
     layers = score_layers(calibrated.graph, cells)
-    shifts = measure(calibrated, layers, quantized, images) if layers else {}
-    wrong = {op: -shifts[op.index].median for op in layers if shifts[op.index].systematic}
-    if not wrong:
-        return None
-    numbered = [(layers.index(op), change) for op, change in wrong.items()]
-    LOGGER.info("scores aligned: logits %s", level_shift.described(numbered, len(layers)))
-    return _moved(calibrated, wrong)
+    changes = level_shift.changes(measure(calibrated, layers, quantized, images)) if layers else {}
+    return _moved(calibrated, {layers[level]: change for level, change in changes.items()}) if changes else None
 
 
 def score_layers(graph: Graph, cells: CandidateCells) -> list[Operation]:
@@ -61,9 +55,9 @@ def score_layers(graph: Graph, cells: CandidateCells) -> list[Operation]:
 
 
 def measure(
-    calibrated: CalibratedGraph, layers: Iterable[Operation], quantized: bytes, images: Sequence[np.ndarray]
-) -> Mapping[int, Shift]:
-    """How the logits of some layers differ from the float graph's, by position of the layer.
+    calibrated: CalibratedGraph, layers: Sequence[Operation], quantized: bytes, images: Sequence[np.ndarray]
+) -> list[Shift]:
+    """How the logits of some layers differ from the float graph's, layer by layer.
 
     Args:
         calibrated: float, with statistics that have the logits of candidates.
@@ -71,17 +65,16 @@ def measure(
         quantized: a file of it.
         images: that it was calibrated on, by number; some are run.
     """
-    outputs = {op.index: op.outputs[0] for op in layers}
-    model = packing.with_outputs(quantized, [calibrated.graph.name(tensor) for tensor in outputs.values()])
+    tensors = [op.outputs[0] for op in layers]
+    model = packing.with_outputs(quantized, [calibrated.graph.name(tensor) for tensor in tensors])
     return_memory()  # that quantizing and packing took
     integer = TFLite(model, usable_threads())
-    differences: dict[int, list[np.ndarray]] = {index: [] for index in outputs}
-    for number in level_shift.to_compare(len(images)):
-        results = integer.run(integer.input.stored(images[number]))
-        for (index, tensor), kind, stored in zip(outputs.items(), integer.outputs, results, strict=True):
-            before = calibrated.statistics[tensor].candidates[number]
-            differences[index].append(level_shift.of_objects(before, kind.values(stored).reshape(before.shape)))
-    return {index: Shift.of(own) for index, own in differences.items()}
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        results = integer.run(integer.input.stored(image))
+        return [kind.values(stored) for kind, stored in zip(integer.outputs, results, strict=True)]
+
+    return level_shift.measure(run, [calibrated.statistics[tensor].candidates for tensor in tensors], images)
 
 
 def _moved(calibrated: CalibratedGraph, changes: Mapping[Operation, float]) -> CalibratedGraph:
